@@ -17,16 +17,16 @@ from gpu_offload.orchestrator.output.console import Console, plain
 
 COMMAND = (sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli")
 EPOCH = re.compile(r"\s*epoch \d+/\d+ ")
-"""A line of a training that says how far it is."""
+"""A line of a training after an epoch."""
 TAIL_LINES = 20
 POLL_S = 0.1
 ENDING_S = 180.0
-"""How long a process may take to keep its checkpoint and to terminate its instance."""
+"""Seconds that a process may take to save its checkpoint and to terminate its instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended. `error` is the error object of a command that failed, empty where it printed none."""
+    """How a process ended. `error` is the error object of a failed command, empty if it printed none."""
 
     code: int
     error: dict[str, Any]
@@ -40,7 +40,7 @@ class Ended:
 
 @dataclass
 class Child:
-    """A command at work. What it says goes to the console as details, its epochs as progress, with a name before each line."""
+    """A running command. Its messages go to the console as details, its epochs as progress, each line with its name."""
 
     arguments: Sequence[str]
     kind: Literal["train", "stop"]
@@ -57,7 +57,7 @@ class Child:
 
     def __post_init__(self) -> None:
         command = [*COMMAND, *self.arguments]
-        # A session of its own: a terminal's Ctrl-C reaches it once, through us.
+        # In its own session, so that a terminal's Ctrl-C reaches it once, through us.
         self.process = subprocess.Popen(
             ending_with_us(command) if sys.platform == "linux" else command,
             stdin=subprocess.DEVNULL,
@@ -67,12 +67,13 @@ class Child:
             errors="replace",
             start_new_session=True,
         )
-        for work in (self._tell, self._keep):
+        # A thread for each stream: a full pipe that nobody reads would stop the command.
+        for work in (self._read_messages, self._read_output):
             thread = threading.Thread(target=work, daemon=True)
             thread.start()
             self._readers.append(thread)
 
-    def _tell(self) -> None:
+    def _read_messages(self) -> None:
         if self.process.stderr is None:
             return
         with self.process.stderr as stream:
@@ -83,13 +84,13 @@ class Child:
                     self.console.progress(self.name, text.strip())
                 self.console.detail(f"{self.name}: {text}")
 
-    def _keep(self) -> None:
+    def _read_output(self) -> None:
         if self.process.stdout is not None:
             with self.process.stdout as stream:
                 self._printed += stream
 
     def poll(self) -> Ended | None:
-        """Return how it ended, None while it works."""
+        """Return how it ended, None while it runs."""
         code = self.process.poll()
         if code is None:
             return None
@@ -104,13 +105,13 @@ class Child:
         tail = (said or list(self._said) or [""])[-1]
         return Ended(128 - code if code < 0 else code, found if isinstance(found, dict) else {}, tail)
 
-    def tell(self, number: int = signal.SIGTERM) -> None:
-        """Pass a signal on."""
+    def send(self, number: int = signal.SIGTERM) -> None:
+        """Send it a signal."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End it and all that it started, at once; what it rented is left to the run's own time limit and `tend`."""
+        """Kill it with its descendants. An instance that it rented ends by its own time limit, or by `tend`."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -118,7 +119,7 @@ class Child:
 
 @dataclass
 class Children:
-    """The commands at work. A signal that came is passed on to all of them, also to one that was just being started."""
+    """The running commands. A signal is passed on to all of them, also to one that is just being started."""
 
     console: Console
     clock: Callable[[], float]
@@ -133,23 +134,23 @@ class Children:
         return iter(list(self._working))
 
     def of(self, trial: int, training: int) -> Child | None:
-        """Return the command that works on a training."""
+        """Return the command of a training, None if there is none."""
         return next((c for c in self._working if (c.trial, c.training) == (trial, training)), None)
 
     def add(self, child: Child) -> None:
-        """Count a command that was started."""
+        """Add a command that was started."""
         self._working.append(child)
         if self.signal is not None:  # it came while the process was being started
-            child.tell(self.signal)
+            child.send(self.signal)
 
     def on_signal(self, number: int) -> None:
-        """Keep a signal, and pass it on."""
+        """Note a signal, and pass it on."""
         self.signal = number
         for child in self._working:
-            child.tell(number)
+            child.send(number)
 
     def take_ended(self) -> Iterator[tuple[Child, Ended]]:
-        """Yield the commands that have ended, and forget them."""
+        """Yield and forget the commands that have ended."""
         for child in self:
             ended = child.poll()
             if ended is not None:
@@ -157,11 +158,11 @@ class Children:
                 yield child, ended
 
     def end(self) -> None:
-        """Let the commands end, each with a resumable state, and wait for them."""
+        """End the commands, each in a resumable state, and wait for them."""
         if self._working:
             self.console.note(f"waiting for {len(self._working)} trainings to stop")
         for child in self._working:
-            child.tell()
+            child.send()
         until = self.clock() + ENDING_S
         while any(child.poll() is None for child in self._working) and self.clock() < until:
             self.sleep(POLL_S)

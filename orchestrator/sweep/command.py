@@ -1,4 +1,4 @@
-"""`offload sweep`: from the configuration to the report; begins a sweep, or carries on the one of the same definition."""
+"""`offload sweep`: begins a sweep, or continues the one with the same definition, and reports it."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from gpu_offload.orchestrator.sweep.driver import Driver
 from gpu_offload.orchestrator.sweep.gather import gather_sweep
 from gpu_offload.orchestrator.sweep.journal import SweepJournal
 from gpu_offload.orchestrator.sweep.receipt import Receipt, places
-from gpu_offload.orchestrator.sweep.record import NAME, SweepRecord
+from gpu_offload.orchestrator.sweep.record import NAME, Closed, SweepRecord
 from gpu_offload.orchestrator.sweep.sampling import Tried
 from gpu_offload.orchestrator.sweep.space import Space, Values, values_text
 from gpu_offload.orchestrator.sweep.trainings import Trainings
@@ -28,12 +28,12 @@ from gpu_offload.orchestrator.workspace import Workspace
 
 ID_LENGTH = 12
 SAMPLED = 4
-"""Trainings that a receipt plans: models and sizes that differ take different times."""
+"""Trainings that a receipt plans, because different models and sizes take different times."""
 
 
 @dataclass
 class Sweep:
-    """One `sweep` command. `arguments` are the options by which its processes find the same configuration."""
+    """One `sweep` command. `arguments` are the options that give its processes the same configuration."""
 
     settings: Settings
     store: ObjectStore
@@ -43,10 +43,10 @@ class Sweep:
     clock: Callable[[], float] = time.time
 
     def run(self, show_plan: Callable[[str], object] | None = None) -> SweepReport:
-        """Carry the sweep as far as its limits allow, after `show_plan` got the receipt; return its report.
+        """Run the sweep as far as its limits allow, after passing its receipt to `show_plan`; return its report.
 
-        Raises SweepError: it cannot be carried out as described; SweepFailedError: every trial failed;
-        InterruptedRunError; DatasetError, PlanningError, StoreError.
+        Raises SweepError: it cannot be run as configured; SweepFailedError: every trial failed; InterruptedRunError;
+        DatasetError, PlanningError, StoreError.
         """
         driver = self._driver(self._trainings())
         record = driver.record
@@ -65,7 +65,7 @@ class Sweep:
         return gather_sweep(self.store, self.settings.store, record.id, facts=driver.results.facts)
 
     def _proposed(self, report: SweepReport) -> str | None:
-        """Propose the best trial's model unless it is worse than what may become stable; return its version."""
+        """Propose the best trial's model if it may become stable; return its version."""
         best, floor = report.best, self.settings.registry.worst
         score = best.score.mean if best is not None and best.score is not None else None
         sign = 1 if report.record.goal == "maximize" else -1
@@ -82,7 +82,7 @@ class Sweep:
             return None
 
     def plan(self) -> Receipt:
-        """Return the receipt alone; nothing is written or started. Raises as `run`."""
+        """Return the receipt; nothing is written or started. Raises as `run`."""
         return self._receipt(self._driver(self._trainings(), as_new=True))
 
     def _trainings(self) -> Trainings:
@@ -113,7 +113,7 @@ class Sweep:
         )
 
     def _fresh(self, trainings: Trainings) -> SweepRecord:
-        """Return the sweep that the configuration describes, as if it began now."""
+        """Return the configured sweep, as if it began now."""
         sweep, limits, space, now = self.settings.sweep, self.settings.limits, trainings.space, self.clock()
         definition = {
             "base": trainings.base_key,
@@ -142,7 +142,7 @@ class Sweep:
         )
 
     def _receipt(self, driver: Driver) -> Receipt:
-        """Plan a few trainings of the sweep, and say what its limits buy."""
+        """Plan a few trainings of the sweep, and compute what its limits buy."""
         space = driver.trainings.space
         sampled: list[Values] = []
         while len(sampled) < SAMPLED:
@@ -164,32 +164,31 @@ class Sweep:
 
 
 def reopened(there: SweepRecord, fresh: SweepRecord) -> SweepRecord:
-    """Return a sweep with the present limits; one that is over is open again where they allow more than before."""
+    """Return a sweep with the present limits; one that is over is opened again if they allow more than before."""
     update: dict[str, object] = {
         "trials": fresh.trials,
         "budget_usd": fresh.budget_usd,
         "deadline_s": fresh.deadline_s,
     }
-    if there.closed is not None and allows_more(there, fresh):
-        # The time it was at work counts, the time it lay still does not.
-        used = 0.0 if there.closed.why == "complete" else there.closed.at - there.opened_at
+    closed = there.closed
+    if closed is not None and _allows_more(closed, there, fresh):
+        # Only the time until it was closed counts against the deadline.
+        used = 0.0 if closed.why == "complete" else closed.at - there.opened_at
         update |= {"closed": None, "opened_at": fresh.opened_at - used}
     return there.model_copy(update=update)
 
 
-def allows_more(there: SweepRecord, fresh: SweepRecord) -> bool:
-    """Whether limits open a sweep that is over."""
-    if there.closed is None:
-        return True
-    if there.closed.why == "budget":
+def _allows_more(closed: Closed, there: SweepRecord, fresh: SweepRecord) -> bool:
+    """Whether the present limits allow more than the one that closed a sweep."""
+    if closed.why == "budget":
         return fresh.budget_usd > there.budget_usd
-    if there.closed.why == "deadline":
-        return there.opened_at + fresh.deadline_s > there.closed.at
+    if closed.why == "deadline":
+        return there.opened_at + fresh.deadline_s > closed.at
     return fresh.trials > there.trials
 
 
 def propose_best(store: ObjectStore, report: SweepReport) -> str | None:
-    """Let `candidate` mean the best trial's model; return it, None if there is none or it is stable."""
+    """Move `candidate` to the best trial's model; return its version, None if there is none or it is stable."""
     best = report.best
     if best is None or best.best is None or best.score is None:
         return None

@@ -1,4 +1,4 @@
-"""What a sweep did, as one value: trials with intervals, what mattered, what it cost and what pruning saved."""
+"""A sweep's report as one value: trials with intervals, importance, cost and what pruning saved."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.sweep.statistics import Repetition, Score, differs
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """A trial. `scores` by seed and fold; `seconds` and `cost_usd` over all its trainings."""
+    """A trial: `scores` by seed and fold; `seconds` and `cost_usd` of all its trainings."""
 
     number: int
     values: Mapping[str, Scalar]
@@ -28,7 +28,7 @@ class TrialReport:
     known: int = 0
     """How many of its trainings were published before the sweep began."""
     epochs: int = 0
-    """Trained, of `of` of the trainings that began."""
+    """Completed epochs, of `of` in the trainings that began."""
     of: int = 0
     where: str = ""
     seconds: float = 0.0
@@ -91,7 +91,7 @@ class SweepReport:
 
     @property
     def where(self) -> str:
-        """The places that its trials were trained in."""
+        """The places where its trials were trained."""
         return ", ".join(dict.fromkeys(trial.where for trial in self.trials if trial.where))
 
     @property
@@ -102,7 +102,7 @@ class SweepReport:
 
     @property
     def equals(self) -> tuple[int, ...]:
-        """The complete trials that differ from the best by no more than seeds and folds do."""
+        """The complete trials that do not differ from the best by more than seeds and folds do."""
         best = self.best
         if best is None:
             return ()

@@ -1,4 +1,4 @@
-"""Parallel coordinates as SVG: a line for each trial through its values, coloured by what it reached. Pure."""
+"""Parallel coordinates as SVG: a line for each trial through its values, coloured by its score. Pure."""
 
 import math
 
@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.sweep.space import Space, shown, values_text
 
 WIDTH, LEFT, RIGHT, TOP, PLOT = 520, 64, 64, 58, 220
 NAME, LINE, FEW_AXES = 14, 14, 4
-"""Where the names of axes are, and up to how many axes they fit beside each other; of more, each second is a line lower."""
+"""The y of axis names, the height of a line, and how many axis names fit side by side; of more, every second is lower."""
 WORST, BEST = (148, 163, 184), (5, 150, 105)
 PRUNED = "#d97706"
 

@@ -1,4 +1,4 @@
-"""What a sweep does next, as a function of its trials: no input, output or clock."""
+"""Decides what a sweep does next, as a function of its trials: no input, output or clock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.sweep.record import Closed, SweepRecord, TrialEnd,
 from gpu_offload.orchestrator.sweep.space import values_text
 
 FAILURES = 3
-"""So many failed trials without a single good one end a sweep: something is wrong with all of them."""
+"""Failed trials, with none complete or pruned, that end a sweep: something is wrong with all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +23,22 @@ class TrainingView:
     busy: bool = False
     reserved_usd: float = 0.0
     by_sweep: bool = False
-    """Whether it was the sweep's own limits that cut it short."""
+    """Whether the sweep's own limits cut it short; higher ones continue it."""
 
     @property
     def committed_usd(self) -> float:
-        """What it has cost or may come to."""
+        """What it has cost and may still cost."""
         return max(self.reserved_usd, self.facts.cost_usd + self.facts.limit_usd)
 
     @property
     def is_over(self) -> bool:
-        """Whether it ended without a model, for good."""
+        """Whether it ended without a model and will not be continued."""
         return self.facts.status in {"failed", "stopped"} and not self.busy and not self.by_sweep
 
 
 @dataclass(frozen=True, slots=True)
 class TrialView:
-    """A trial: its trainings in order, and how it ended, None while it is open."""
+    """A trial: its trainings in order, and its end, None while it is open."""
 
     number: int
     trainings: tuple[TrainingView, ...]
@@ -59,26 +59,26 @@ class SweepView:
 
     @property
     def busy(self) -> int:
-        """How many processes work."""
+        """How many processes are running."""
         return sum(training.busy for trial in self.trials for training in trial.trainings)
 
     @property
     def committed_usd(self) -> float:
-        """What the sweep has cost, and what its open runs may still come to."""
+        """What the sweep has cost, with what its open runs may still cost."""
         return sum(training.committed_usd for trial in self.trials for training in trial.trainings)
 
 
 SHARE = 2.0
-"""A training may cost so many times its upper estimate, if the budget allows: the rest is for the others."""
+"""A training may cost its upper estimate this many times; the rest of the budget is for the others."""
 
 
 def allowance(budget_usd: float, committed_usd: float, most_usd: float) -> float:
-    """Return what another training may cost at most: what is left of the budget, and not above its own limit."""
+    """Return what another training may cost at most: the rest of the budget, or its own limit if that is less."""
     return max(0.0, min(most_usd, budget_usd - committed_usd))
 
 
 def reserve(allowed_usd: float, cost_high_usd: float) -> float:
-    """Return what to set aside for a training: twice its upper estimate, and never more than it is allowed."""
+    """Return what to set aside for a training: `SHARE` times its upper estimate, and at most its allowance."""
     return min(allowed_usd, SHARE * cost_high_usd)
 
 
@@ -131,7 +131,7 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Until a process ends or a limit passes."""
+    """Wait until a process ends or a limit is reached."""
 
 
 Move = Complete | Fail | StopRun | StartTraining | NewTrial | Over | Idle
@@ -159,7 +159,7 @@ def next_move(sweep: SweepView) -> Move:
 
 
 def _ending(trial: TrialView) -> Move | None:
-    """Return what a trial needs whose outcome is certain."""
+    """Return the move for a trial whose outcome is certain, None for any other trial."""
     if trial.end is not None:
         for index, training in enumerate(trial.trainings):
             if training.facts.status == "open" and training.facts.run is not None and not training.busy:
@@ -174,7 +174,7 @@ def _ending(trial: TrialView) -> Move | None:
 
 
 def _startable(trial: TrialView, *, prune: bool) -> int | None:
-    """Return the training to start next; with pruning the first one must be through before the others begin."""
+    """Return the training to start next. With pruning, the others begin only after the first one is published."""
     if trial.end is not None:
         return None
     for index, training in enumerate(trial.trainings):
@@ -186,7 +186,7 @@ def _startable(trial: TrialView, *, prune: bool) -> int | None:
 
 
 def _hopeless(trials: Sequence[TrialView]) -> bool:
-    """Whether all trials failed so far, and they are several."""
+    """Whether at least `FAILURES` trials have ended, all of them failed."""
     ended = [trial for trial in trials if trial.end is not None]
     failed = [trial for trial in ended if trial.end is not None and trial.end.state == "failed"]
     return len(failed) >= FAILURES and len(failed) == len(ended)

@@ -1,4 +1,4 @@
-"""The loop of a sweep: look at its trials, decide, start or end a process; until nothing is left to do."""
+"""The loop of a sweep: observe its trials, decide, start or end a process, until nothing is left to do."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class SweepBusyError(OffloadError):
 
 @dataclass
 class Driver:
-    """Drives one sweep. `arguments` are the options by which a child finds the same configuration."""
+    """Drives one sweep. `arguments` are the options that give a child the same configuration."""
 
     record: SweepRecord
     trainings: Trainings
@@ -60,7 +60,7 @@ class Driver:
     starter: Starter = field(init=False)
     lease: Lease = field(init=False)
     _blocked: str | None = None
-    """Why no more can be started until a process ends: `cpu`, `budget` or `deadline`."""
+    """Why nothing can be started until a process ends: `cpu`, `budget` or `deadline`."""
 
     def __post_init__(self) -> None:
         facts = Facts(self.journal.store, self.trainings.settings.store, self.record.created_at)
@@ -92,7 +92,7 @@ class Driver:
                 self.lease.release(self.journal.store, self.record.id)
 
     def _leave(self, number: int) -> None:
-        """Wait until the processes have ended, each with a resumable state, and say so."""
+        """End the processes, each in a resumable state. Raises InterruptedRunError."""
         self.children.end()
         raise InterruptedRunError(
             f"{signal_text(number)}; {self.record.id} stays open; run the same command to carry on"
@@ -104,7 +104,7 @@ class Driver:
             raise SweepBusyError(f"{other} drives {self.record.id}; wait for it, or end it")
 
     def _once(self) -> SweepRecord | None:
-        self._claim()
+        self._claim()  # renews the lease; another driver may have taken over one that ran out
         self._reap()
         if self.prune:
             self._prune()
@@ -165,7 +165,7 @@ class Driver:
         return None
 
     def _prune(self) -> None:
-        """End trials whose first training is not worth going on."""
+        """End trials whose first training is not worth continuing."""
         trials = self.trials.all()
         for child in self.children:
             if child.kind != "train" or child.training != 0:
@@ -174,10 +174,10 @@ class Driver:
             if trial.end is not None or not self.results.has_new_epochs(trial, here=child.on_cpu):
                 continue
             if self.trials.prune(trial):
-                child.tell()
+                child.send()
 
     def _train(self, trial: Trial, index: int) -> None:
-        """Start or carry on a training, or keep in mind what prevents it."""
+        """Start or continue a training, or note what prevents it."""
         record, ref = trial.record, trial.record.trainings[index]
         start = self.starter.start_of(
             record,
@@ -216,14 +216,14 @@ class Driver:
                 self._judge(child, ended)
 
     def _judge(self, child: Child, ended: Ended) -> None:
-        """Raise unless a process that failed says something about its trial alone."""
+        """Raise the error of a failed process, unless it concerns only its own trial."""
         if child.kind == "stop":
             raise OffloadError(f"{child.name}: {ended.message}")
         if ended.error.get("type") == "TrainingFailedError":
-            return  # the journal says how it ended
+            return  # the journal has its outcome, which fails the trial
         trial = self.trials.all()[child.trial - 1]
         if trial.end is not None or self.children.signal is not None:
-            return  # we ended it
+            return  # this driver ended it
         kinds = {EXIT_RESUMABLE: InterruptedRunError, EXIT_USAGE: SweepError}
         raise kinds.get(ended.code, OffloadError)(f"{child.name}: {ended.message}")
 

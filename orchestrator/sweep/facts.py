@@ -1,4 +1,4 @@
-"""What the store knows of a sweep's trainings: how far each is, what it reached and what it cost."""
+"""Reads a sweep's trainings from the store: how far each is, its metrics and its cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def metric_in(metrics: Mapping[str, float], configured: str | None) -> str | Non
 
 
 def value_in(metrics: Mapping[str, float], name: str) -> float | None:
-    """Return a metric's finite value by our name, also where an epoch reports it by Ultralytics' name."""
+    """Return a metric's finite value by our name. Epochs report metrics by Ultralytics' names."""
     found = metrics.get(name)
     if found is None:
         found = next((value for key, value in metrics.items() if curve_name(key) == label(name)), None)
@@ -41,17 +41,17 @@ def value_in(metrics: Mapping[str, float], name: str) -> float | None:
 
 
 def score_in(metrics: Mapping[str, float], configured: str | None) -> float | None:
-    """Return the value that a training is compared by, None where it has none."""
+    """Return the value that a training is compared by, None if it has none."""
     name = metric_in(metrics, configured)
     return value_in(metrics, name) if name is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """One training so far."""
+    """The state of one training."""
 
     status: Status = "new"
-    """Of its last run; `new` where it has none."""
+    """Of its last run; `new` if it has none."""
     run: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     epochs: int = 0
@@ -59,21 +59,22 @@ class TrainingFacts:
     of: int = 0
     seconds: float = 0.0
     cost_usd: float = 0.0
-    """Of its runs since the sweep began; what an earlier training cost is not the sweep's."""
+    """Of its runs since the sweep began; earlier runs are not the sweep's cost."""
     limit_usd: float = 0.0
     """What an open run may still cost, beyond `cost_usd`; 0 for none."""
     where: str = ""
     message: str = ""
     cut: bool = False
-    """Whether limits ended its last run, which a later one would carry on."""
+    """Whether limits ended its last run; a later run continues it."""
     deadline_at: float = 0.0
     """When its last run had to end, Unix seconds."""
     max_cost_usd: float = 0.0
     known: bool = False
+    """Whether it was published before the sweep began."""
 
 
 class Facts:
-    """Looks trainings up; what cannot change any more is looked up once."""
+    """Looks up trainings, and caches what cannot change any more."""
 
     def __init__(self, store: ObjectStore, settings: StoreSettings, since: float) -> None:
         self.store = store
@@ -83,7 +84,7 @@ class Facts:
         self._settled: dict[str, TrainingFacts] = {}
 
     def of(self, training: TrainingRef, now: float) -> TrainingFacts:
-        """Return what is known of a training at `now`, Unix seconds."""
+        """Return the state of a training at `now`, Unix seconds."""
         key = training.training_key
         if key in self._settled:
             return self._settled[key]
@@ -129,14 +130,14 @@ class Facts:
             seconds=activity_of(self.store, run, documents, now).seconds,
             where=(last.record.offer.instance_type or last.record.offer.where) if last else "",
             message=documents.outcome.message if documents.outcome else "",
-            # A run without an attempt cost nothing, and would be begun again without end.
+            # A run that ended before its first attempt would be begun again without end.
             cut=end is not None and (end.reason in {"expired", "overrun"} or is_cut),
             deadline_at=run.deadline_at,
             max_cost_usd=run.max_cost_usd,
         )
 
     def curve(self, run: str, metric: str | None, *, work: Path | None = None) -> tuple[Point, ...]:
-        """Return what a run's epochs reached, from this machine's folder where it trains here, else from the store."""
+        """Return the values of a run's epochs, from this machine's folder if it trains here, else from the store."""
         local = work / run / "progress.jsonl" if work is not None else None
         here = local is not None and local.is_file()
         lines = local.read_bytes().splitlines() if local is not None and here else self._lines(run)

@@ -1,4 +1,4 @@
-"""Gathers what a sweep's report shows from the store."""
+"""Gathers a sweep's report from the store."""
 
 import time
 from dataclasses import replace
@@ -20,7 +20,7 @@ from gpu_offload.orchestrator.sweep.statistics import score_of
 def gather_sweep(
     store: ObjectStore, settings: StoreSettings, sweep: str, *, facts: Facts | None = None
 ) -> SweepReport:
-    """Read a sweep, over or not. Raises JournalError where there is none, StoreError."""
+    """Read a sweep, over or not. Raises JournalError if there is none, StoreError."""
     journal = SweepJournal(store)
     record = journal.sweep(sweep)
     known = facts or Facts(store, settings, record.created_at)
@@ -89,7 +89,7 @@ def _trial(trial: Trial, record: SweepRecord, known: Facts) -> TrialReport:
 
 
 def _candidate(store: ObjectStore, report: SweepReport) -> str | None:
-    """Return the version of the best trial that is waiting for promotion."""
+    """Return the best trial's version if it is the candidate."""
     best = report.best
     candidate = alias_of(store, CANDIDATE)
     if best is None or candidate is None or best.best != candidate.version:

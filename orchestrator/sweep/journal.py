@@ -1,4 +1,4 @@
-"""The documents of sweeps in the store: the only place that reads and writes them."""
+"""Reads and writes the documents of sweeps in the store."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Wire)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trial and how it ended, None while it is open."""
+    """A trial and its end, None while it is open."""
 
     record: TrialRecord
     end: TrialEnd | None = None
@@ -30,7 +30,7 @@ class SweepJournal:
         self._documents = Documents(store)
 
     def sweep(self, sweep: str) -> SweepRecord:
-        """Return a sweep. Raises JournalError where there is none."""
+        """Return a sweep. Raises JournalError if there is none."""
         record = self._documents.read(SweepRecord, sweep_key(sweep, "sweep.json"))
         if record is None:
             known = ", ".join(self.ids()[-5:]) or "none yet"
@@ -43,7 +43,7 @@ class SweepJournal:
         return [match[1] for match in found if match]
 
     def open(self, fresh: SweepRecord, change: Callable[[SweepRecord], SweepRecord]) -> SweepRecord:
-        """Write a sweep that is new, or change the one that is there by compare-and-swap; return it."""
+        """Write a new sweep, or change an existing one by compare-and-swap; return it."""
         key = sweep_key(fresh.id, "sweep.json")
 
         def changed(body: bytes | None) -> bytes:
@@ -67,9 +67,9 @@ class SweepJournal:
         return found
 
     def begin_trial(self, sweep: str, record: TrialRecord) -> bool:
-        """Write a trial; False where another driver wrote this number first."""
+        """Write a trial; False if another driver wrote this number first."""
         return self._documents.create(sweep_key(sweep, f"trials/{record.number}.json"), record)
 
     def end_trial(self, sweep: str, end: TrialEnd) -> bool:
-        """Write how a trial ended; False where that was written before."""
+        """Write how a trial ended; False if that was written before."""
         return self._documents.create(sweep_key(sweep, f"trials/{end.number}.end.json"), end)

@@ -1,7 +1,7 @@
-"""Whether a trial is worth its remaining epochs: asynchronous successive halving, by Optuna's pruner.
+"""Decides whether a trial is worth its remaining epochs: asynchronous successive halving, by Optuna's pruner.
 
-Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning": at 1/9 and 1/3 of the epochs a trial goes on if
-it is among the best third of those that came so far.
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning": at 1/9 and 1/3 of the epochs a trial continues
+if it is among the best third of those that got there before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def pruned_at(curves: Mapping[int, Sequence[Point]], number: int, *, epochs: int
         sampler = optuna.samplers.RandomSampler(seed=0)
         study = optuna.create_study(direction=goal, pruner=pruner, sampler=sampler)
         trials = {n: study.ask() for n in sorted(curves)}
-        # In the order in which they came: a verdict rests on what was known then.
+        # In order of time, so that a decision depends only on what was known then.
         points = sorted((p.at, n, p.epoch, p) for n, curve in curves.items() for p in curve)
         for _, n, epoch, point in points:
             if epoch >= epochs and n == number:

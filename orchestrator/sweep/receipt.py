@@ -1,10 +1,11 @@
-"""What a sweep will do, before it does it: how many trials the money and the time buy, and where. Pure."""
+"""The receipt of a sweep, before anything is started: how many trials the money and the time buy, and where. Pure."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_offload.dataset.finding import counted
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_duration, human_money
@@ -13,7 +14,7 @@ from gpu_offload.orchestrator.sweep.record import SweepRecord
 from gpu_offload.orchestrator.sweep.space import Space
 
 MOST_SHOWN = 99_999
-"""A number of trials above it is shown as it."""
+"""A larger number of trials is shown as this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +30,19 @@ class PlannedPlace:
     unpriced: str = "free"
 
     def trials_in(self, seconds: float, trainings: int, *, upper: bool = False) -> int:
-        """Return how many trials of so many trainings fit a time; with `upper` even if all goes badly."""
+        """Return how many trials of `trainings` trainings fit a time; `upper`: by the upper estimate."""
         each = (self.seconds.high if upper else self.seconds.likely) * trainings
         return math.floor(max(0.0, seconds) * self.parallel / each) if each > 0 else MOST_SHOWN
 
     def trials_for(self, usd: float, trainings: int, *, upper: bool = False) -> int | None:
-        """Return how many trials an amount buys; None where they are free."""
+        """Return how many trials an amount buys, None if they are free; `upper`: by the upper estimate."""
         each = (self.cost_high if upper else self.cost_likely) * trainings
         return math.floor(max(0.0, usd) / each) if each > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The plan of a sweep: `done` trials are there already, `spent_usd` they cost; times are from `now`."""
+    """The plan of a sweep: `done` trials exist and cost `spent_usd`; times are from `now`."""
 
     record: SweepRecord
     space: Space
@@ -61,7 +62,7 @@ class Receipt:
         return max(0.0, self.record.budget_usd - self.spent_usd)
 
     def buys(self, *, upper: bool = False) -> int | None:
-        """Return how many more trials time and money buy in the chosen place; None where nothing fits."""
+        """Return how many more trials time and money buy in the chosen place; None if nothing fits."""
         chosen = next((place for place in self.places if place.chosen), None)
         if chosen is None:
             return None
@@ -132,18 +133,14 @@ class Receipt:
             lines += ["", "No place fits the limits of a single training: see `offload plan`."]
         else:
             trainings = f" of {each} trainings{' each' if record.trials > 1 else ''}" if each > 1 else ""
+            is_less = least is not None and least < likely
+            worst = f", at least {least} if every training goes badly" if is_less else ""
             lines += [
                 "",
                 wrapped(
-                    f"Up to {record.trials} trial{'' if record.trials == 1 else 's'}{trainings}, within {human_money(record.budget_usd)} and "
-                    f"{human_duration(record.deadline_s)}. The money and the time left likely suffice for {likely} {'more ' if self.done else ''}"
-                    f"trial{'' if likely == 1 else 's'}"
-                    + (
-                        f", at least {least} if every training goes badly"
-                        if least is not None and least < likely
-                        else ""
-                    )
-                    + ".",
+                    f"Up to {counted(record.trials, 'trial')}{trainings}, within {human_money(record.budget_usd)} and "
+                    f"{human_duration(record.deadline_s)}. The money and the time left likely suffice for "
+                    f"{counted(likely, 'more trial' if self.done else 'trial')}{worst}.",
                     width=width,
                 ),
             ]
@@ -151,7 +148,7 @@ class Receipt:
 
 
 def places(plans: Sequence[PlanReport], *, parallel: int) -> tuple[PlannedPlace, ...]:
-    """Return the places of some planned trainings, the averages over them: this CPU, and the best instance."""
+    """Return the places of some planned trainings with averages over them: this CPU, and the best instance."""
     found = []
     chosen = [plan.decision.option for plan in plans if plan.decision.option is not None]
     for where in ("cpu", "ec2", "ray"):

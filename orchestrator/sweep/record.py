@@ -1,11 +1,11 @@
-"""A sweep in the store, below `sweeps/<id>/`:
+"""The documents of a sweep in the store, below `sweeps/<id>/`:
 
     sweep.json              what it tries and its limits; changed by compare-and-swap
     driver.json             the lease of its driver
     trials/<n>.json         a trial, written once before its first training
     trials/<n>.end.json     how it ended, written once
 
-Everything else follows from the trainings' runs and models: a trial names their training keys.
+Everything else follows from the runs and models of its trainings, whose keys a trial lists.
 """
 
 from typing import Literal
@@ -18,13 +18,13 @@ from gpu_offload.remote_job.wire import Wire
 
 SWEEP_PREFIX = "sweeps/"
 NAME = "sweep-"
-"""What the id of a sweep begins with: a run's never does."""
+"""The prefix of a sweep's id, which no run's has."""
 
 Why = Literal["complete", "budget", "deadline"]
 
 
 class Closed(Wire):
-    """Why a sweep is over, for now: a higher limit opens it again."""
+    """Why a sweep is over; a higher limit opens it again."""
 
     at: float
     why: Why
@@ -32,23 +32,23 @@ class Closed(Wire):
 
 
 class SweepRecord(Wire):
-    """A sweep. Its id is a digest of what it tries, so that the same command finds it."""
+    """A sweep. Its id is a digest of its definition, so that the same command finds it."""
 
     format: Literal[1] = 1
     id: str
     space: dict[str, str | tuple[Scalar, ...]]
-    """Each dimension as it is written: a range, or a list of values."""
+    """Each dimension as written in the configuration: a range, or a list of values."""
     seeds: int
     folds: int
     metric: str | None
-    """What trials are compared by; None: the main metric of the first result."""
+    """The metric that trials are compared by; None: the main metric of the first result."""
     goal: Goal
     epochs: int
-    """Of the shortest training."""
+    """Epochs of the shortest training."""
     created_at: float
     """Unix seconds."""
     opened_at: float
-    """When the present limits began to count."""
+    """When the present limits began to count, Unix seconds."""
     trials: int = Field(ge=1)
     budget_usd: float
     deadline_s: float
@@ -71,7 +71,7 @@ class TrainingRef(Wire):
 
 
 class TrialRecord(Wire):
-    """A choice of values, and the trainings that judge it."""
+    """A choice of values, and its trainings."""
 
     format: Literal[1] = 1
     number: int = Field(ge=1)
@@ -81,7 +81,7 @@ class TrialRecord(Wire):
 
 
 class TrialEnd(Wire):
-    """How a trial ended. `epoch` and `value` are the last that a pruned one reached."""
+    """How a trial ended. `epoch` and `value` are the last of a pruned one."""
 
     number: int
     state: Literal["complete", "pruned", "failed"]

@@ -24,7 +24,7 @@ def render_sweep(report: SweepReport, form: Format, *, width: int = 80) -> str:
 
 
 def headline(report: SweepReport) -> str:
-    """Say in a line how a sweep went."""
+    """Return the outcome of a sweep in a line."""
     best = report.best
     counts = [
         f"{n} {state}" for state in ("complete", "pruned", "failed", "open") if (n := report.count(state))
@@ -39,7 +39,7 @@ def headline(report: SweepReport) -> str:
 
 
 def verdict(report: SweepReport) -> str:
-    """Say what the best is worth, and what to do with it."""
+    """Return how far the best trial is ahead, and what to do with its model."""
     best = report.best
     if best is None:
         return report.record.closed.message if report.record.closed else ""
@@ -99,7 +99,7 @@ def trial_rows(report: SweepReport) -> Rows:
 
 
 def sections(report: SweepReport) -> tuple[tuple[str, Rows], ...]:
-    """Return the tables by title; one without rows has only its head."""
+    """Return the tables by title; an empty one has only its head."""
     pruned = [
         (
             str(trial.number),

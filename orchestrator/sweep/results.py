@@ -1,4 +1,4 @@
-"""What the trials of a sweep have reached so far: their scores, their curves, and the metric that compares them."""
+"""The results of a sweep's trials: their scores, their curves, and the metric that compares them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,37 +13,37 @@ from gpu_offload.orchestrator.sweep.sampling import State, Tried
 from gpu_offload.orchestrator.sweep.statistics import score_of
 
 LOOK_HERE_S, LOOK_STORE_S = 1.0, 15.0
-"""Seconds between two looks at the epochs of a training: on this machine, and in the store, where they come every 15 s."""
+"""Seconds between two looks at the epochs of a training on this machine, and in the store, which gets them every 15 s."""
 
 
 @dataclass
 class Results:
-    """Looks results up, and keeps them until a process of the sweep may have changed them."""
+    """Looks up results, and caches them until a process of the sweep may have changed them."""
 
     facts: Facts
     work: Path
     """The folder of this machine's runs."""
     clock: Callable[[], float]
     metric: str | None
-    """What trials are compared by; None until the first result says so."""
+    """The metric that trials are compared by; None until the first result."""
     _facts: dict[str, TrainingFacts] = field(default_factory=dict)
-    """By training key: nothing but our own processes changes them."""
+    """By training key; only this sweep's processes change them."""
     _looked: dict[int, float] = field(default_factory=dict)
     _curves: dict[int, tuple[Point, ...]] = field(default_factory=dict)
 
     def facts_of(self, ref: TrainingRef) -> TrainingFacts:
-        """Return what is known of a training that no process of ours works on."""
+        """Return the state of a training that no process of this sweep works on."""
         if ref.training_key not in self._facts:
             self._facts[ref.training_key] = self.facts.of(ref, self.clock())
         return self._facts[ref.training_key]
 
     def forget(self, trial: Trial, training: int) -> None:
-        """Read a training, counted from 0, again: a process worked on it."""
+        """Forget a training, counted from 0, after a process worked on it."""
         self._facts.pop(trial.record.trainings[training].training_key, None)
         self._curves.pop(trial.record.number, None)
 
     def scores(self, trial: Trial) -> dict[tuple[int, int | None], float]:
-        """Return what a trial's trainings reached, by seed and fold."""
+        """Return the values of a trial's trainings, by seed and fold."""
         found = {}
         for ref in trial.record.trainings:
             facts = self.facts_of(ref)
@@ -64,7 +64,7 @@ class Results:
         return Tried(trial.record.values, state, score, curve)
 
     def curve(self, trial: Trial) -> tuple[Point, ...]:
-        """Return what the epochs of a trial's first training reached."""
+        """Return the values of the epochs of a trial's first training."""
         number = trial.record.number
         if number not in self._curves:
             points: tuple[Point, ...] = ()
@@ -74,7 +74,7 @@ class Results:
         return self._curves[number]
 
     def has_new_epochs(self, trial: Trial, *, here: bool) -> bool:
-        """Read a trial's curve again if it is time to; return whether it has grown. `here`: it trains on this machine."""
+        """Read a trial's curve again if it is due; return whether it grew. `here`: it trains on this machine."""
         now, number = self.clock(), trial.record.number
         if now - self._looked.get(number, 0.0) < (LOOK_HERE_S if here else LOOK_STORE_S):
             return False

@@ -1,7 +1,7 @@
-"""What to try next, and what mattered: Optuna over the trials in the store, without a database.
+"""Chooses the next values, and computes what mattered, by Optuna over the trials in the store, without a database.
 
-The study is rebuilt for each question, so that the answer depends only on the trials, the seed and the trial's number:
-a resumed sweep asks the same.
+The study is rebuilt for each question, so that the answer depends only on the trials, the seed and the trial's number,
+and a resumed sweep gets the same.
 """
 
 import contextlib
@@ -22,17 +22,21 @@ from gpu_offload.orchestrator.sweep.space import Space, Values, stepped
 State = Literal["running", "complete", "pruned", "failed"]
 
 DIGITS = 4
-"""Significant digits of a value between two: more would only be longer to read."""
+"""Significant digits of a value; more would only be harder to read."""
+
 DRAWS = 20
-"""How often a sampler may propose what was tried before the rest is counted through."""
+"""Proposals of the sampler that may all be known, before the other combinations are searched in order."""
+
 MOST_COUNTED = 10_000
+"""Combinations up to which they are searched."""
+
 LEAST_COMPLETE = 8
-"""Complete trials without which importance is noise."""
+"""Complete trials below which importance is noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A trial as the sampler sees it; `curve` holds the values of its first training by epoch."""
+    """A trial for the sampler; `curve` has the values of its first training by epoch."""
 
     values: Mapping[str, Scalar]
     state: State
@@ -41,9 +45,9 @@ class Tried:
 
 
 def ask(space: Space, tried: Sequence[Tried], *, seed: int, goal: Goal) -> Values | None:
-    """Return the values of the next trial, new ones; None if every combination was tried.
+    """Return new values for the next trial; None if every combination was tried.
 
-    Running trials count as bad, so that two at once do not get the same values; `seed` decides every random choice.
+    Running trials count as bad, so that two at once do not get similar values. `seed` decides every random choice.
     """
     known = {_key(one.values) for one in tried}
     if space.size is not None and len(known) >= space.size:
@@ -116,14 +120,14 @@ def _distribution(dimension: Range | Choice) -> BaseDistribution:
 
 
 def _rounded(dimension: Range | Choice, value: Any) -> Scalar:
-    """Return a value as a training gets it: a whole number where that was asked for, else of a few digits."""
+    """Return a value for a training: a whole number if the range asks for it, else with a few digits."""
     if isinstance(dimension, Choice):
         return value  # type: ignore[no-any-return]  # one of the values
     if dimension.whole:
         return int(value)
     if dimension.step is not None:
         return stepped(value)
-    # Of the value or of the range, whichever is smaller: 10000..10001 has values between its ends, too.
+    # Digits of the value or of the range, whichever is smaller: 10000..10001 has values between its ends, too.
     size = min(dimension.high - dimension.low, abs(value) or math.inf)
     places = DIGITS - 1 - math.floor(math.log10(size))
     return min(max(round(float(value), places), dimension.low), dimension.high)

@@ -1,4 +1,4 @@
-"""What a sweep tries: its dimensions, seeds and folds, and how a choice of values becomes settings."""
+"""The search space of a sweep: dimensions, seeds and folds, and how a choice of values becomes settings."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar, p
 from gpu_offload.orchestrator.settings.sections import SweepSettings
 
 SETTINGS = frozenset({"model", "epochs", "image-size", "batch", "init-from"})
-"""Names that are settings of [training]; every other name is a hyperparameter."""
+"""Dimensions that are settings of [training]; every other one is a hyperparameter."""
 
 DEFAULT_TRIALS = 20
 
@@ -26,26 +26,26 @@ def path_of(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The dimensions of a sweep by name, and how often each choice of values is trained."""
+    """The dimensions of a sweep by name, and the repetitions of each choice of values."""
 
     dimensions: Mapping[str, Range | Choice]
     seeds: int = 1
-    """Trainings with seeds of their own."""
+    """Trainings with different seeds."""
     folds: int = 1
-    """Parts of the dataset that validate in turn; 1 for none."""
+    """Parts of the dataset that validate in turn; 1: the configured split."""
 
     @classmethod
     def of(cls, settings: SweepSettings) -> "Space":
-        """Return the space that a configuration describes, with its dimensions in order of their names."""
+        """Return the space of a configuration, with its dimensions in order of their names."""
         return cls.written(settings.__pydantic_extra__ or {}, settings.seed, settings.folds)
 
     @classmethod
     def written(cls, dimensions: Mapping[str, Any], seeds: int, folds: int) -> "Space":
-        """Return the space of dimensions as a file writes them. Raises PydanticCustomError."""
+        """Parse a space whose dimensions are written as in the configuration. Raises PydanticCustomError."""
         return cls({name: parse_dimension(dimensions[name]) for name in sorted(dimensions)}, seeds, folds)
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether values are of these dimensions: a choice for each list, a finite number for each range."""
+        """Whether values fit these dimensions: a finite number for each range."""
         return set(values) == set(self.dimensions) and all(
             isinstance(dimension, Choice) or _is_in_range(dimension, values[name])
             for name, dimension in self.dimensions.items()
@@ -53,13 +53,13 @@ class Space:
 
     @property
     def repetitions(self) -> tuple[tuple[int, int | None], ...]:
-        """The trainings of a trial: how far the seed is from the configured one, and the fold, counted from 1."""
+        """The trainings of a trial: the number added to the configured seed, and the fold, counted from 1."""
         folds: list[int | None] = [None] if self.folds == 1 else list(range(1, self.folds + 1))
         return tuple((seed, fold) for seed in range(self.seeds) for fold in folds)
 
     @property
     def size(self) -> int | None:
-        """How many different trials there are; None for infinitely many."""
+        """The number of combinations; None for infinitely many."""
         size = 1
         for dimension in self.dimensions.values():
             if dimension.count is None:
@@ -68,7 +68,7 @@ class Space:
         return size
 
     def at_most(self, trials: int | None) -> int:
-        """Return how many trials a sweep has at most, None for the default: no more than there are combinations."""
+        """Return the trials of a sweep at most: the wanted number (None: the default), or all combinations if fewer."""
         wanted = trials or DEFAULT_TRIALS
         return wanted if self.size is None else min(self.size, wanted)
 
@@ -79,7 +79,7 @@ class Space:
             yield dict(zip(names, values, strict=True))
 
     def ends(self) -> Iterator[tuple[str, Values]]:
-        """Yield for each end of each dimension its name, and a trial that has it."""
+        """Yield for each end of each dimension its name, and a trial with this value."""
         first: Values = {name: d.ends[0] for name, d in self.dimensions.items()}
         for name, dimension in self.dimensions.items():
             for value in dimension.ends:
@@ -106,7 +106,7 @@ def stepped(value: float) -> float:
 
 
 def words(values: Mapping[str, Scalar], *, base_seed: int, seed: int, fold: str | None) -> list[str]:
-    """Return a training's values as `--set` takes them; `seed` is added to the configured one."""
+    """Return a training's values as arguments of `--set`; `seed` is added to the configured one."""
     found = [f"{'.'.join(path_of(name))}={json.dumps(value)}" for name, value in sorted(values.items())]
     if seed:
         found.append(f"training.seed={base_seed + seed}")

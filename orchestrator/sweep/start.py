@@ -1,4 +1,4 @@
-"""The start of a training of a sweep, as far as machine, money and time allow."""
+"""Plans the start of a sweep's training within the machine, the money and the time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """Plans each start within the sweep's limits. `arguments` lead a process to the same configuration."""
+    """Plans each start within the sweep's limits. `arguments` give a process the same configuration."""
 
     record: SweepRecord
     trainings: Trainings
@@ -39,8 +39,8 @@ class Starter:
     ) -> Start | str:
         """Return how a training starts or continues, or what prevents it: `cpu`, `budget` or `deadline`.
 
-        `committed_usd` is the sweep's cost, open runs at their limits; `cpu_busy`: a process trains here. Raises
-        SweepError: it exceeds the configuration's own limits; else as `Trainings.plan`.
+        `committed_usd` is the sweep's cost, with open runs at their limits; `cpu_busy`: a process trains here. Raises
+        SweepError: the training exceeds the configuration's own limits; otherwise as `Trainings.plan`.
         """
         where = (ref.seed, ref.fold)
         limits = self.trainings.settings.limits

@@ -1,4 +1,4 @@
-"""Means and intervals of repeated trainings: what a difference between two trials is worth."""
+"""Means and intervals of repeated trainings, and whether two trials differ."""
 
 import math
 import statistics
@@ -30,9 +30,9 @@ Repetition = tuple[int, int | None]
 
 
 def differs(one: Mapping[Repetition, float], other: Mapping[Repetition, float]) -> bool | None:
-    """Whether two trials differ by more than their seeds and folds do, 95 % certain; None if that cannot be decided.
+    """Whether two trials differ by more than their seeds and folds do, 95 % certain; None with too few trainings.
 
-    Trainings of the same seed and fold are compared: what a seed or fold does to both cancels out.
+    Trainings of the same seed and fold are compared in pairs, so that their common effect cancels out.
     """
     differences = [one[repetition] - other[repetition] for repetition in one if repetition in other]
     if len(differences) < 2:

@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
 
 class SweepError(OffloadError):
-    """The sweep cannot be carried out as it is described; the text says why and what to do."""
+    """The sweep cannot be run as it is configured; the text says why and what to do."""
 
     exit_code = EXIT_USAGE
 
@@ -38,7 +38,7 @@ def settings_with(
     max_cost_usd: float | None = None,
     deadline_s: float | None = None,
 ) -> Settings:
-    """Return the settings of one training. Raises ValidationError where a value is not possible."""
+    """Return the settings of one training. Raises ValidationError if a value is not possible."""
     training = settings.training.model_dump()
     training["hyperparameters"] = dict(training["hyperparameters"])
     for name, value in values.items():
@@ -65,7 +65,7 @@ def settings_with(
 
 @dataclass
 class Trainings:
-    """Makes the trainings of one sweep. Offers, cluster and datasets are asked for once."""
+    """Makes the trainings of one sweep. Offers, cluster and datasets are read once."""
 
     settings: Settings
     store: ObjectStore
@@ -77,7 +77,7 @@ class Trainings:
     _cluster: list[Offer] = field(default_factory=list)
 
     def check(self) -> None:
-        """Check that all ends of all dimensions can be trained, and folds made. Raises SweepError, DatasetError."""
+        """Check the ends of all dimensions, and that folds differ. Raises SweepError, DatasetError."""
         faults: dict[str, None] = {}
         for name, values in self.space.ends():
             try:
@@ -93,8 +93,8 @@ class Trainings:
             raise SweepError("\n".join(faults))
         if self.space.folds > 1 and self._validated(1) == self._validated(2):
             raise SweepError(
-                "sweep.folds: the dataset says itself which images validate, so folds would all be the same; "
-                "remove folds, or the dataset's own split"
+                "sweep.folds: the dataset itself lists the images that validate, so all folds would be the same; remove "
+                "folds, or the dataset's own split"
             )
 
     def _validated(self, fold: int) -> list[str]:
@@ -111,7 +111,7 @@ class Trainings:
         found, by_fold = [], {}
         for seed, fold in self.space.repetitions:
             settings = settings_with(self.settings, values, seed=seed, fold=self.fold_text(fold))
-            if fold not in by_fold:
+            if fold not in by_fold:  # seeds of the same fold train on the same images
                 by_fold[fold] = read_inputs(settings, self.store, self.workspace)
             key = replace(by_fold[fold], settings=settings).key
             found.append(TrainingRef(seed=seed, fold=fold, training_key=key, version=version_of(key)))

@@ -18,7 +18,7 @@ from gpu_offload.orchestrator.sweep.trainings import SweepError, Trainings
 
 @dataclass
 class Trials:
-    """Begins and ends the trials of one sweep; only the process that has the sweep's lease may."""
+    """Begins and ends the trials of one sweep, for the process that holds the sweep's lease."""
 
     record: SweepRecord
     trainings: Trainings
@@ -37,7 +37,7 @@ class Trials:
         return self._read
 
     def next_values(self, also: Sequence[Tried] = ()) -> Values | None:
-        """Return values for another trial, None where every combination was tried; `also` counts as tried, too."""
+        """Return values for another trial, None if every combination was tried; `also` counts as tried."""
         tried = [*(self.results.as_tried(trial) for trial in self.all()), *also]
         # The seed of every random choice of the sweep: the same for every driver.
         seed = int(self.record.id.removeprefix(NAME), 16)
@@ -57,7 +57,7 @@ class Trials:
         self._read = None
 
     def complete(self, trial: Trial) -> None:
-        """End a trial whose trainings are published; without a finite score it failed. Raises SweepError: no metric."""
+        """End a trial whose trainings are published; it failed if its score is not finite. Raises SweepError: no metric."""
         scores, metric = self.results.scores(trial), self.results.metric
         if len(scores) < len(trial.record.trainings):
             if metric and any(
@@ -81,14 +81,14 @@ class Trials:
         self._end(TrialEnd(number=number, state="failed", at=self.clock(), message=message))
 
     def prune(self, trial: Trial) -> bool:
-        """End a trial, and its run, if its first training is not worth going on; return whether it was ended."""
+        """End a trial and its run if its first training is not worth continuing; return whether it was ended."""
         number = trial.record.number
         curves = {t.record.number: self.results.curve(t) for t in self.all()}
         point = pruned_at(curves, number, epochs=self.record.epochs, goal=self.record.goal)
         if point is None:
             return False
         why = f"after epoch {point.epoch}: {self.results.metric or 'its metric'} {point.value:.4g}"
-        # Written first: a driver that comes after us ends the run, too.
+        # The end is written first, so that a later driver ends the run if this one is killed here.
         self._end(
             TrialEnd(
                 number=number,
@@ -107,5 +107,5 @@ class Trials:
     def _end(self, end: TrialEnd) -> None:
         self.journal.end_trial(self.record.id, end)
         self._read = None
-        tell = self.console.warning if end.state == "failed" else self.console.note
-        tell(f"trial {end.number}: {end.state}{f', {end.message}' if end.message else ''}")
+        say = self.console.warning if end.state == "failed" else self.console.note
+        say(f"trial {end.number}: {end.state}{f', {end.message}' if end.message else ''}")
