@@ -745,7 +745,7 @@ class Web:
             resumed = resumed or have > 0
             if size is None or have < size or have == 0:
                 try:
-                    self._receive(url, part, have, size, etag, size or largest, progress)
+                    self._receive(url, part, have, size, etag, largest, progress or (lambda *_: None))
                 except TransferError as error:
                     now = part.stat().st_size if part.exists() else 0
                     failures = 1 if now > have else failures + 1
@@ -770,7 +770,7 @@ class Web:
         size: int | None,
         etag: str | None,
         limit: int | None,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         """Download what is missing of a part. Raises TransferError; what was received is kept."""
         headers = {"Range": f"bytes={have}-"} if have else {}
@@ -783,7 +783,19 @@ class Web:
                     have = 0
                 elif have != _begins(reply):
                     raise TransferError(f"{url}: the server sends another range")  # noqa: TRY301
-                have = self._append(url, reply, file, have, size, limit, progress)
+                try:
+                    while size is None or have < size:
+                        chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have))
+                        if not chunk:
+                            break
+                        file.write(chunk)
+                        have += len(chunk)
+                        if limit is not None and have > limit:
+                            raise TransferError(f"{url}: more than {limit:,} bytes", passing=False)
+                        progress(have, size)
+                finally:  # what was received before a break counts for the next try
+                    file.flush()
+                    os.fsync(file.fileno())
         except TransferError as error:
             if error.status in {412, 416}:  # another object by now, or one that is shorter than the part
                 part.unlink(missing_ok=True)
@@ -791,33 +803,6 @@ class Web:
             raise
         if size is not None and have < size:
             raise TransferError(f"{url}: {have:,} of {size:,} bytes came")
-
-    def _append(
-        self,
-        url: str,
-        reply: http.client.HTTPResponse,
-        file: IO[bytes],
-        have: int,
-        size: int | None,
-        limit: int | None,
-        progress: Progress | None,
-    ) -> int:
-        """Write a reply to a part, and sync it even if the server breaks off; return the part's new size."""
-        try:
-            while size is None or have < size:
-                chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have))
-                if not chunk:
-                    break
-                file.write(chunk)
-                have += len(chunk)
-                if limit is not None and have > limit:
-                    raise TransferError(f"{url}: more than the {limit:,} bytes allowed", passing=False)
-                if progress is not None:
-                    progress(have, size)
-        finally:
-            file.flush()
-            os.fsync(file.fileno())
-        return have
 
     def _retry(self, error: TransferError, failures: int) -> None:
         """Wait before another try, or raise the error if another would not help."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -22,10 +22,6 @@ SHORTHANDS = {
 """Inputs that override a setting: the form in which a person starts a workflow."""
 
 _CALIBRATE = {"auto": None, "true": True, "false": False}
-FLAGS = {"detach": "false", "measured-later": "false", "may-rent": "true", "launched-later": "false"}
-"""By name: the default."""
-
-TEXTS = ("run", "training-key", "role", "reason", "because", "to", "withdraw", "token", "python")
 
 INSTALLED = "GPU_OFFLOAD_INSTALLED_S"
 """Not an input: how long the action's own installation took, in seconds; empty where it installed nothing."""
@@ -87,12 +83,15 @@ class WorkflowInputs:
         command = one_of("command", COMMANDS, "plan")
         on = one_of("on", ("auto", "cpu", "ec2"), "auto")
         calibrate = one_of("calibrate", ("auto", "true", "false"), "auto")
-        others: dict[str, Any] = {
-            name: one_of(name, ("true", "false"), default) == "true" for name, default in FLAGS.items()
-        }
+        others: dict[str, Any] = {}
+        for each in fields(cls):
+            name = each.name.replace("_", "-")
+            if each.type is bool:
+                others[each.name] = one_of(name, ("true", "false"), str(each.default).lower()) == "true"
+            elif each.type is str:
+                others[each.name] = given(name)
         if faults:
             raise InputsError("the action's inputs: " + "; ".join(faults))
-        others |= {name: given(name) for name in TEXTS}
         settings = [line.strip() for line in given("set").splitlines() if line.strip()]
         for name, setting in SHORTHANDS.items():
             value = given(name)
@@ -108,5 +107,5 @@ class WorkflowInputs:
             calibrate=_CALIBRATE[calibrate],
             packed=Path(given("packed") or "."),
             installed_s=float(environment.get(INSTALLED) or 0),
-            **{name.replace("-", "_"): value for name, value in others.items()},
+            **others,
         )

@@ -15,7 +15,13 @@ from gpu_offload.infra.store.web import WebStore
 from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.registry import attestation
 from gpu_offload.orchestrator.registry.alias import alias_of
-from gpu_offload.orchestrator.registry.index import checked_manifest, entry_of, manifest_of, versions
+from gpu_offload.orchestrator.registry.index import (
+    checked_manifest,
+    entry_for,
+    entry_of,
+    manifest_of,
+    versions,
+)
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     STABLE,
@@ -80,14 +86,7 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
             found = manifest_of(store, alias.version)
             if found is None:
                 raise RegistryError(f"the alias {wanted} points at {alias.version}, which is not published")
-            return IndexEntry(
-                version=found.version,
-                created_at=found.created_at,
-                sha256=found.model.sha256,
-                size=found.model.size,
-                file=found.model.name,
-                metrics=found.metrics,
-            )
+            return entry_for(found)
         if entry.sha256 != alias.sha256:
             raise RegistryError(_differs(wanted, alias.sha256, entry.version, entry.sha256))
         if entry.yanked is not None:

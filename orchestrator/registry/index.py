@@ -19,7 +19,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     parse,
     to_json,
 )
-from gpu_offload.orchestrator.registry.semver import Bump, bump_between, change_of, following
+from gpu_offload.orchestrator.registry.semver import Bump, change_of, following
 from gpu_offload.orchestrator.registry.swap import swap
 
 LONG = 4 << 20
@@ -140,24 +140,6 @@ def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
         where=manifest.where,
         cost_usd=manifest.cost_usd,
     )
-
-
-def merged(theirs: Index, ours: Index) -> Index:
-    """Merge two indexes that diverged: all versions, each number once (ours gets the next one), the later yanks."""
-    entries = list(numbered(theirs.versions))
-    for entry in numbered(ours.versions):
-        there = entry_of(entries, entry.version)
-        if there is None:
-            taken = [e.semver or "" for e in entries]
-            number = entry.semver or ""
-            if number in taken:
-                number = following(bump_between(number), number, taken)
-            entries.append(entry.model_copy(update={"semver": number}))
-        elif entry.judged_at > there.judged_at:
-            later = {"yanked": entry.yanked, "cleared_at": entry.cleared_at, "deleted": entry.deleted}
-            entries[entries.index(there)] = there.model_copy(update=later)
-    entries.sort(key=lambda entry: entry.created_at)
-    return Index(versions=tuple(entries))
 
 
 def numbered(entries: Iterable[IndexEntry]) -> tuple[IndexEntry, ...]:

@@ -152,11 +152,6 @@ class IndexEntry(Named):
     """Its files are gone; its number stays taken."""
 
     @property
-    def judged_at(self) -> float:
-        """When it was last yanked, or a yank taken back; 0 if never."""
-        return max(self.yanked.at if self.yanked else 0.0, self.cleared_at or 0.0)
-
-    @property
     def is_usable(self) -> bool:
         """Whether an alias may mean it."""
         return self.yanked is None and not self.deleted

@@ -154,9 +154,8 @@ class Facts:
         lines: list[bytes] = []
         for attempt in self._journal.attempts(run):
             try:
-                lines += self.store.read(run_key(run, f"attempts/{attempt.record.number}/progress.jsonl"))[
-                    0
-                ].splitlines()
+                key = run_key(run, f"attempts/{attempt.record.number}/progress.jsonl")
+                lines += self.store.read(key)[0].splitlines()
             except ObjectMissingError:
                 continue
         return lines

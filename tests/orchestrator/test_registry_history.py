@@ -19,7 +19,6 @@ from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     STABLE,
     Alias,
-    Index,
     IndexEntry,
     Move,
     RegistryError,
@@ -62,7 +61,7 @@ def test_moves_and_yanks_are_timed_by_the_stores_clock(new_store, model, ahead):
     differ(store, ahead)
     promote.rollback(store, why="worse")
     assert aliases.alias_of(store, STABLE).moves[-1].at == pytest.approx(here + ahead, abs=900)
-    assert publish.versions(store)[1].judged_at == pytest.approx(here + ahead, abs=900)
+    assert publish.versions(store)[1].yanked.at == pytest.approx(here + ahead, abs=900)
     promote.yank(store, "bbbb", why="not so bad", undo=True)
     assert publish.versions(store)[1].cleared_at == pytest.approx(here + ahead, abs=900)
 
@@ -495,24 +494,6 @@ def entry(version, semver, at, yanked=None):
     return IndexEntry(
         version=version, created_at=at, sha256="0" * 64, size=1, metrics={}, semver=semver, yanked=yanked
     )
-
-
-def test_lists_that_grew_apart_lose_nothing_and_give_no_number_twice():
-    shared = entry("aaaa", "1.0.0", 1.0)
-    bad = shared.model_copy(update={"yanked": Yank(at=2, by="x", why="bad")})
-    theirs = Index(versions=(shared, entry("bbbb", "1.1.0", 2.0)))
-    ours = Index(versions=(bad, entry("cccc", "1.1.0", 3.0), entry("dddd", "2.0.0", 4.0)))
-    found = index.merged(theirs, ours).versions
-    assert [(e.version, e.semver) for e in found] == [
-        ("aaaa", "1.0.0"),
-        ("bbbb", "1.1.0"),
-        ("cccc", "1.2.0"),
-        ("dddd", "2.0.0"),
-    ]
-    assert found[0].yanked.why == "bad"
-    back = shared.model_copy(update={"cleared_at": 3.0})
-    assert index.merged(Index(versions=(bad,)), Index(versions=(back,))).versions[0].yanked is None
-    assert index.merged(Index(versions=(back,)), Index(versions=(bad,))).versions[0].yanked is None
 
 
 def test_aliases_that_grew_apart_become_one_history():
