@@ -161,6 +161,12 @@ def test_the_trainings_of_one_key_wait_for_each_other():
         }
 
 
+def test_two_projects_tend_in_groups_of_their_own():
+    """GitHub keeps one waiting job of a group: of three projects at the same minute, one would never be tended."""
+    for job in load(ROOT / ".github/workflows/tend.yml")["jobs"].values():
+        assert job["concurrency"]["group"].endswith("-${{ inputs.directory }}-${{ inputs.config }}")
+
+
 def test_what_spends_stands_behind_the_environment_and_what_cleans_up_does_not():
     jobs = load(ROOT / ".github/workflows/train.yml")["jobs"]
     assert [name for name, job in jobs.items() if "environment" in job] == ["offload"]
