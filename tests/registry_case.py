@@ -1,15 +1,17 @@
 """Manifests of published models, publishers that race, and a store whose user dies."""
 
 import hashlib
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+from gpu_offload.client.model_client import choose
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.registry import alias, promote, publish
 from gpu_offload.orchestrator.registry.alias import yanks
-from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate, RegistryError
+from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate, RegistryError, to_json
 from gpu_offload.remote_job.result import Artifact
 
 
@@ -104,7 +106,8 @@ def publish_and_roll_back_at_once(store, folder, publishers, rollbacks):
     assert stable.version not in withdrawn
     assert stable.yanked == yanks(entries)
     assert (stable.version, stable.sha256) == (stable.history[-1].version, stable.history[-1].sha256)
-    assert all(a.at <= b.at for a, b in pairwise(stable.history))
+    assert all(a.at <= b.at and a.version != b.version for a, b in pairwise(stable.history))
+    assert choose(json.loads(to_json(stable))).version == stable.version, "applications take another one"
     told = [move.version for move in stable.history]
     first = next((n for n, move in enumerate(stable.history) if move.cause == "rollback"), len(told))
     overtaken = {version for version in names if int(version, 16) % 2} - set(told[:first])

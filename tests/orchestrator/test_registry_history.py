@@ -1,10 +1,8 @@
 """Numbers, histories, yanks and rollbacks: one order of events, also with several writers."""
 
 import json
-import random
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -444,47 +442,6 @@ def test_a_yank_killed_at_any_write_can_be_repeated(folder, model, effects, afte
         promote.yank(DyingStore(folder, effects, after=after), "bbbb", why="bad")
     promote.yank(folder, "bbbb", why="bad")
     assert stable(folder) == "aaaa"
-
-
-# -------------------------------------------------------------------------------------------- concurrency
-
-
-def test_twenty_publishers_and_rollbacks_at_once_leave_one_consistent_history(store, tmp_path):
-    """Each history is a chain in time; no number is given twice; stable is whole and not yanked."""
-    chance = random.Random(0)
-    model = tmp_path / "model.pt"
-    model.write_bytes(b"weights")
-    publish_now(store, model, "base0000", 1.0)
-
-    def act(number):
-        if number % 4 == 3:
-            try:
-                promote.rollback(store, why=f"rollback {number}")
-            except RegistryError:  # there was none before, or it moved meanwhile
-                return None
-            return None
-        version = f"{number:04x}feed"
-        rules = reject("worse") if number % 5 == 4 else publish.DEFAULT
-        publish_now(store, model, version, 100.0 + chance.random(), rules=rules, fingerprint=f"{number:064x}")
-        return version
-
-    with ThreadPoolExecutor(20) as pool:
-        published = [version for version in pool.map(act, range(20)) if version]
-    entries = publish.versions(store)
-    assert sorted(e.version for e in entries) == sorted([*published, "base0000"])
-    numbers = [e.semver for e in entries]
-    assert len(set(numbers)) == len(numbers)
-    alias = aliases.alias_of(store, STABLE)
-    assert [m.at for m in alias.moves] == sorted(m.at for m in alias.moves)
-    assert (alias.version, alias.sha256) == (alias.moves[-1].version, alias.moves[-1].sha256)
-    yanked = {e.version for e in entries if e.yanked}
-    assert alias.version not in yanked
-    assert set(alias.yanked) == yanked
-    for before_, after in zip(alias.moves, alias.moves[1:], strict=False):
-        assert before_.version != after.version
-    # and what an application would take is what the registry says
-    assert choose(json.loads(to_json(alias))).version == alias.version
-    assert publish.manifest_of(store, alias.version) is not None
 
 
 # --------------------------------------------------------------------------- two registries made one
