@@ -66,6 +66,7 @@ def _settings_faults(error: SettingsError, directory: Path) -> Iterator[Annotati
     top = checkout_root(directory)
     for fault in error.faults:
         text = f"{fault.message}; {fault.remedy}"
+        # A fault of an override or a variable has no line in a file.
         at = re.fullmatch(r"(?P<file>[^:]+):(?P<line>\d+)", fault.where)
         file = next((p for p in (directory, *directory.parents) if at and (p / at["file"]).is_file()), None)
         if at and file is not None:

@@ -61,6 +61,7 @@ class KeptFolder(FolderStore):
     def _bring(self, key: str) -> None:
         if key in self._asked or not key.startswith(PUBLIC) or self.files.path(key).exists():
             return
+        # Asked once, because a plan reads the same missing objects many times.
         self._asked.add(key)
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
             path = Path(scratch) / "object"
@@ -69,6 +70,7 @@ class KeptFolder(FolderStore):
 
     def _bring_runs(self, key: str) -> None:
         kept = unfinished_key(key)
+        # Runs that are here already are newer than the kept ones.
         if kept in self._asked or any(FolderStore.list(self, f"{RUNS}{key}-")):
             return
         self._asked.add(kept)
@@ -92,6 +94,7 @@ class KeptFolder(FolderStore):
     def _fetched(self, key: str, path: Path) -> bool:
         try:
             self.kept.download(key, path)
+        # S3 denies access to a missing object of a bucket that may not be listed.
         except (ObjectMissingError, StoreDeniedError):
             return False
         return True

@@ -28,6 +28,7 @@ LONGEST_S, FARTHEST = 30 * 86_400.0, 100.0
 
 def not_later(claimed: float, now: float) -> float:
     """Return a claimed time (Unix seconds) where it is one of the past, else now."""
+    # After a move in the future, no later publish would move the alias any more.
     return claimed if 0 <= claimed <= now else now
 
 
@@ -64,6 +65,7 @@ def claimed_move(claimed: Alias, entry: IndexEntry, now: float, by: str) -> Move
     return Move(
         at=not_later(told.at, now),
         **entry.names,
+        # The other causes are acts of a person.
         cause=told.cause if told.cause in {"publish", "rollback"} else "publish",
         by=by,
         why=plain(told.why)[:WHY],

@@ -89,6 +89,7 @@ class GitHubConsole(Console):
             yield show
 
     def _group(self, title: str) -> None:
+        # Groups do not nest.
         self._command(*([command("endgroup")] if self._in_group else []), command("group", title))
         self._in_group = True
 

@@ -26,6 +26,7 @@ class WorkflowEvent:
         """Return the event that the runner's variables describe."""
         payload: Any = {}
         if path := environment.get("GITHUB_EVENT_PATH"):
+            # An event without a payload is less known, never more trusted.
             with contextlib.suppress(OSError, ValueError):
                 payload = json.loads(Path(path).read_text("utf-8"))
         return cls(

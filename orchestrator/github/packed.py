@@ -52,6 +52,7 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
         keys += [model_key(version, file.name) for file in published.files]
         keys.append(model_key(version, PREDICTIONS))
         own = [t for t in timings(store) if t.run.startswith(f"{training_key[:RUN_KEY_LENGTH]}-")]
+        # Times of other trainings are in the release already.
         (folder / asset_name(KEPT)).write_bytes(to_json(KeptTimings(timings=tuple(own[-1:]))))
     for key in keys:
         # There may be no picture; no version may have been good enough for `stable` yet, or each one was.

@@ -29,6 +29,7 @@ class Pin:
     version: str = ""
 
     def __post_init__(self) -> None:
+        # The parts become lines of YAML.
         if not REPOSITORY.fullmatch(self.repository) or not SHA.fullmatch(self.commit):
             raise PinError(
                 f"{self.repository}@{self.commit} is no pin: write OWNER/REPO@COMMIT, the commit with all 40 digits"

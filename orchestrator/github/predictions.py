@@ -38,6 +38,7 @@ def is_public(settings: Settings, store: ObjectStore, version: str) -> bool:
     address = public_address(settings, store, model_key(version, "manifest.json"))
     if address is None:
         return False
+    # Only a request without credentials shows what the bucket's policy allows.
     folder, _, name = address.rpartition("/")
     try:
         open_store(folder).read(name)

@@ -158,6 +158,7 @@ def _upload(release: GitHubRelease, files: Sequence[Path]) -> None:
     """Upload files in their order, each in place of one that an earlier job left."""
     there = release.assets()
     for file in files:
+        # GitHub refuses a second file of the same name.
         if file.name in there:
             release.delete(there[file.name])
         release.upload(file.name, file)

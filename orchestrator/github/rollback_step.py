@@ -41,6 +41,7 @@ def rollback(step: Step) -> int:
         revert, wanted, reverted = found
         changed = revert.complete(wanted, publish.DEFAULT)
         entry = named(store, wanted.version)
+        # If the reverted data still trains, `stable` stays, and only its history gets an entry.
         text = f"stable again, in place of {reverted[0].version}" if reverted else "kept as stable"
         done = Moved(text, entry, {STABLE: wanted.version}, changed or not reverted)
     else:

@@ -40,6 +40,7 @@ def check(path: Path, *, only: str) -> None:
             for member in tar:
                 count += 1
                 left -= member.size
+                # A forged header claims any size, and a sparse member unpacks to more than the archive holds.
                 if count > MOST_MEMBERS or left < 0 or member.size < 0:
                     raise CorruptObjectError(f"{path.name} holds more than an archive of its size can")
                 if not member.isreg() or member.issparse() or not name.fullmatch(member.name):

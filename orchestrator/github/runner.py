@@ -52,6 +52,7 @@ class Runner:
         """Give the step outputs; no value can contain another output."""
         lines = []
         for name, value in values.items():
+            # Random, because a value with a known delimiter in it could begin another output.
             mark = f"end-{secrets.token_hex(16)}"
             lines.append(f"{name}<<{mark}\n{value}\n{mark}\n")
         self._append("GITHUB_OUTPUT", "".join(lines))

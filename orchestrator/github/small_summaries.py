@@ -102,6 +102,7 @@ def kept_summary(
         stable: Whether `stable` means it.
     """
     rows = table([("file", "size", "version"), ("FILE", human_bytes(model.size), name)])
+    # The link is put in afterwards, because the table escapes the text of its cells.
     row = rows.replace(" FILE ", f" [{escape_markdown(model.name)}]({safe_url(url)}) ", 1)
     seen = (
         f"What it sees on pictures that it was not trained on:\n\n![predictions]({safe_url(picture)})\n\n"

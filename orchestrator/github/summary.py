@@ -54,6 +54,7 @@ LOWER_IS_BETTER = ("loss",)
 
 def run_summary(report: Report, context: SummaryContext, *, limit: int = LIMIT) -> str:
     """Render a run: the outcome at a glance, what to do next, the model, then time, money and attempts."""
+    # An interruption loses nothing; a failure needs the reader.
     alert = "WARNING" if context.can_resume else "CAUTION"
     trouble = f"> [!{alert}]\n> {bounded(without_path(context.trouble))}" if context.trouble else ""
     following = next_step(report, context)
@@ -135,6 +136,7 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
             continue
         change = value - old
         lower = any(word in name for word in LOWER_IS_BETTER)
+        # Less than half of the last digit that is shown.
         verdict = "the same" if abs(change) < 5e-5 else "better" if (change < 0) == lower else "worse"
         rows.append((name, f"{human_number(old, 4)}", f"{human_number(value, 4)}", f"{change:+.4f}", verdict))
     return rows

@@ -208,5 +208,6 @@ def _latest(store: ObjectStore, training_key: str, began: float) -> "RunRecord |
     runs = journal.runs_of(training_key)
     if not runs:
         return None
+    # A run that ended before this step is not the one that failed.
     outcome = journal.outcome(runs[-1].id)
     return runs[-1] if outcome is None or outcome.at >= began - CLOCK_SLACK_S else None

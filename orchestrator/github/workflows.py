@@ -110,6 +110,7 @@ def badge(repository: str, target: WorkflowProject) -> str:
 def with_badge(readme: str, line: str) -> str:
     """Return a README with the badge below its title, in place of an older badge of the same workflow."""
     if BADGE.search(readme):
+        # A function, because backslashes in a replacement text would be read as groups.
         return BADGE.sub(lambda _: line, readme, count=1)
     title, newline, rest = readme.partition("\n")
     if title.startswith("# "):

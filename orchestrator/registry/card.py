@@ -52,6 +52,7 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {}
     if manifest.license:
+        # The Hub writes agpl-3.0 where SPDX has AGPL-3.0-only: https://huggingface.co/docs/hub/repositories-licenses
         found["license"] = manifest.license.lower().removesuffix("-only").removesuffix("-or-later")
     if _is_ultralytics(manifest):
         found["library_name"] = "ultralytics"

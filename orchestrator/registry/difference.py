@@ -170,6 +170,7 @@ def _images(store: ObjectStore, fingerprint: str) -> dict[str, Any] | None:
     """Return the list of a dataset's images; None if there is none, or it cannot be read."""
     try:
         body, _ = store.read(data_key(fingerprint))
+        # Bounded, because a small forged file can unpack to any size.
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
             text = file.read(MOST_BYTES + 1)
         images = json.loads(text)["images"] if len(text) <= MOST_BYTES else None
@@ -184,6 +185,7 @@ def _by_git(dataset: Path, a: Manifest, b: Manifest) -> ImageDifference | None:
     if not a.commit or not b.commit or not dataset.exists():
         return None
     folder = dataset if dataset.is_dir() else dataset.parent
+    # A renamed image is a removed and an added one, as the store tells it.
     options = ("--name-status", "--no-renames", "-z", "--relative")
     done = git(folder, "diff", *options, "--end-of-options", a.commit, b.commit, "--", ".")
     if done.returncode != 0:

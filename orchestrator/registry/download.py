@@ -87,6 +87,7 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
             if found is None:
                 raise RegistryError(f"the alias {wanted} points at {alias.version}, which is not published")
             return entry_for(found)
+        # The two documents are written one after the other; if one of them was forged, they differ.
         if entry.sha256 != alias.sha256:
             raise RegistryError(_differs(wanted, alias.sha256, entry.version, entry.sha256))
         if entry.yanked is not None:
@@ -139,6 +140,7 @@ def pull(
     if signer is not None:
         manifest = _attested(store, manifest.version, signer)
     model = file_of(manifest, export)
+    # A destination without a suffix is a folder, which need not exist yet.
     target = destination / model.name if destination.is_dir() or not destination.suffix else destination
     if _matches(target, model):
         return manifest, target, False

@@ -73,6 +73,7 @@ class Judge:
                         model_key(manifest.version, model.name), path, size=model.size, sha256=model.sha256
                     )
                 answer = Path(scratch) / "answer.json"
+                # -P: a module in the current folder must not take the place of an installed one.
                 command = [sys.executable, "-P", "-m", "gpu_offload.remote_job.yolo.evaluation"]
                 command += [*map(str, files), str(self.tree().absolute()), metric]
                 command += [str(new.image_size or 640), str(min(new.batch or 16, 16)), str(answer)]

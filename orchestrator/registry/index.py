@@ -73,6 +73,7 @@ def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = Non
 
     def add(body: bytes | None) -> bytes | None:
         entries = _read(body)
+        # Cleared, because the swap repeats this after another writer.
         listed[:] = [entry for entry in entries if entry.version == manifest.version]
         if listed:
             return None

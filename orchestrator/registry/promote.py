@@ -118,6 +118,7 @@ def take_back(
     stable = aliases.alias_of(store, STABLE)
     before = stable.version if stable is not None else None
     is_there = before == entry.version
+    # Another job found the reverted versions, and `stable` may have moved since.
     if reverted and before not in {entry.version, reverted[0]}:
         raise aliases.AliasMovedError(
             f"{STABLE} has moved meanwhile; look at `offload models`, and decide again"

@@ -57,6 +57,7 @@ def following(bump: Bump, parent: str | None, taken: Iterable[str]) -> str:
     if base is None and not numbers:
         return FIRST
     major, minor, patch = base or max(numbers)
+    # The parent counts as taken even if the index lacks it.
     numbers.add((major, minor, patch))
     if bump == "major":
         major, minor, patch = max(n[0] for n in numbers) + 1, 0, 0

@@ -55,6 +55,7 @@ def check_conditional_writes(settings: Settings, store: ObjectStore) -> None:
     """Refuse a server outside AWS that would let two machines overwrite each other's documents. Raises StoreError."""
     from gpu_offload.infra.store.probe import probe_store
 
+    # AWS honours conditional writes; other servers may ignore them silently.
     if not is_elsewhere(settings.store.endpoint_url):
         return
     if faults := probe_store(store).faults:

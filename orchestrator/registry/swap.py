@@ -43,6 +43,7 @@ def _tried(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes 
     except ObjectMissingError:
         body, etag = None, None
     new = change(body)
+    # What is not written cannot make other writers try again.
     if new is None or new == body:
         return body
     if etag is None:

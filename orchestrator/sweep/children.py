@@ -59,6 +59,7 @@ class Child:
         command = [*COMMAND, *self.arguments]
         # In its own session, so that a terminal's Ctrl-C reaches it once, through us.
         self.process = subprocess.Popen(
+            # Linux can end a process with its parent, even if the parent is killed.
             ending_with_us(command) if sys.platform == "linux" else command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -115,6 +115,7 @@ class Sweep:
     def _fresh(self, trainings: Trainings) -> SweepRecord:
         """Return the configured sweep, as if it began now."""
         sweep, limits, space, now = self.settings.sweep, self.settings.limits, trainings.space, self.clock()
+        # Without the limits, so that higher ones continue the same sweep.
         definition = {
             "base": trainings.base_key,
             "space": space.as_written(),

@@ -74,6 +74,7 @@ def _position(dimension: Range | Choice, value: Scalar) -> float:
 
 
 def _share(value: float, low: float, high: float) -> float:
+    # Equal trials are drawn in the middle.
     return min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.5
 
 

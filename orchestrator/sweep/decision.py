@@ -139,6 +139,7 @@ Move = Complete | Fail | StopRun | StartTraining | NewTrial | Over | Idle
 
 def next_move(sweep: SweepView) -> Move:
     """Decide what to do next. Total: every state of the trials has an answer."""
+    # Ends come first: what is over must neither be started again nor hold a place.
     for trial in sweep.trials:
         if (move := _ending(trial)) is not None:
             return move
@@ -151,6 +152,7 @@ def next_move(sweep: SweepView) -> Move:
     for trial in sweep.trials:
         if (index := _startable(trial, prune=sweep.prune)) is not None:
             return StartTraining(trial.number, index)
+    # A new trial begins only if no open one can go on, so that the sampler knows as many results as possible.
     if len(sweep.trials) < sweep.most_trials and not sweep.exhausted:
         return NewTrial(len(sweep.trials) + 1)
     if sweep.busy:

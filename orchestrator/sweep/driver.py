@@ -137,8 +137,10 @@ class Driver:
 
     def _training(self, trial: Trial, index: int, ref: TrainingRef) -> TrainingView:
         child = self.children.of(trial.record.number, index)
+        # While a process works on it, what is reserved for it stands for its cost.
         facts = self.results.facts_of(ref) if child is None else TrainingFacts(status="open")
         limits = self.trainings.settings.limits
+        # Deadlines are passed on in whole seconds.
         by_sweep = facts.cut and (
             facts.deadline_at >= self.record.deadline_at - 1 or facts.max_cost_usd < limits.max_cost_usd
         )

@@ -107,6 +107,7 @@ class Facts:
         booked = True
         for run in runs:
             bill = read_bill(self.store, run.id)
+            # A written bill is final.
             if bill is not None:
                 cost += float(bill.total)
                 continue

@@ -60,6 +60,7 @@ def _trial(trial: Trial, record: SweepRecord, known: Facts) -> TrialReport:
     complete = end is not None and end.state == "complete" and len(scores) == len(facts)
     score = score_of(list(scores.values())) if complete else None
     sign = 1 if record.goal == "maximize" else -1
+    # A trial has a model for each repetition, and its best one is proposed.
     best = max(scores, key=lambda repetition: sign * scores[repetition], default=None)
     versions = {(ref.seed, ref.fold): ref.version for ref in trial.record.trainings}
     begun = [one for one in facts if one.status != "new"]

@@ -62,6 +62,7 @@ class SweepJournal:
             return self._documents.read_changed(kind, key, etags[key]) if key in etags else None
 
         found: list[Trial] = []
+        # Numbers have no gap: a trial is written before the next one begins.
         while (record := part(TrialRecord, f"{len(found) + 1}.json")) is not None:
             found.append(Trial(record, part(TrialEnd, f"{record.number}.end.json")))
         return found

@@ -156,6 +156,7 @@ def places(plans: Sequence[PlanReport], *, parallel: int) -> tuple[PlannedPlace,
         picked = [option for option in chosen if option.where == where]
         shown = picked or best
         if shown:
+            # Trainings on this CPU run one after another, because each uses all cores.
             found.append(_place(shown, chosen=bool(picked), parallel=1 if where == "cpu" else parallel))
     return tuple(found)
 

@@ -53,6 +53,7 @@ def ask(space: Space, tried: Sequence[Tried], *, seed: int, goal: Goal) -> Value
     if space.size is not None and len(known) >= space.size:
         return None
     for draw in range(DRAWS):
+        # Primes keep the seeds of different sweeps, trials and draws apart.
         mixed = (seed * 1_000_003 + len(tried) * 1009 + draw) % 2**32
         sampler = optuna.samplers.TPESampler(seed=mixed, constant_liar=True)
         with quiet():

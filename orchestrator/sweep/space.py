@@ -126,6 +126,7 @@ def shown(value: Scalar) -> str:
 
 
 def _is_in_range(dimension: Range, value: object) -> bool:
+    # In Python a bool is an int, and an int can exceed every float.
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return abs(value) <= sys.float_info.max and (value > 0 or not dimension.log)

@@ -59,6 +59,7 @@ class Starter:
             limit = reserved = reserve(money, option.cost_high) if not on_cpu else money if moves else 0.0
         base = self.trainings.settings.training.seed
         fold = self.trainings.fold_text(ref.fold)
+        # A deadline has whole seconds, and none of 0 s is accepted.
         arguments = (
             "train", *self.arguments, "--json", "--sweep", self.record.id, "--on", self.trainings.on,
             *(part for word in words(trial.values, base_seed=base, seed=ref.seed, fold=fold) for part in ("--set", word)),

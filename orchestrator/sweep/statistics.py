@@ -22,6 +22,7 @@ def score_of(values: Sequence[float]) -> Score:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Score(mean)
+    # 0.975 leaves 2.5 % on each side.
     half = student_t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return Score(mean, mean - half, mean + half)
 

@@ -40,6 +40,7 @@ def settings_with(
 ) -> Settings:
     """Return the settings of one training. Raises ValidationError if a value is not possible."""
     training = settings.training.model_dump()
+    # A copy, because other trainings share the configured table.
     training["hyperparameters"] = dict(training["hyperparameters"])
     for name, value in values.items():
         *_, last = path = path_of(name)
