@@ -84,13 +84,12 @@ def missed(theirs: Alias | None, claimed: Alias, version: str) -> Move | None:
 
 def moved(theirs: Alias | None, move: Move, entries: tuple[IndexEntry, ...], name: str, now: float) -> Alias:
     """Return an alias with a move in its history; moves with a future time, which an older version accepted, are dropped."""
-    ours = aliases.written(name, (move,), {}, None)
     past = tuple(each for each in theirs.moves if each.at <= now) if theirs is not None else ()
     if theirs is None or not past:
-        return ours.model_copy(update={"yanked": aliases.yanks(entries)})
+        return aliases.written(name, (move,), aliases.yanks(entries), None)
     if past != theirs.moves:
         theirs = aliases.written(name, past, theirs.yanked, theirs.minimum, theirs)
-    return aliases.merged(theirs, ours, entries)
+    return aliases.with_move(theirs, move, entries)
 
 
 def timed(theirs: KeptTimings, claimed: KeptTimings, training_key: str, now: float) -> KeptTimings:

@@ -201,23 +201,20 @@ def written(
     return alias if alias == before else alias.model_copy(update={"serial": serial + 1})
 
 
-def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias:
-    """Merge two aliases whose histories diverged: all moves in order of time, numbers and yanks as in `entries`."""
-    number = {entry.version: entry.semver for entry in entries}
-    moves = {(m.at, m.version, m.rollout): m for m in (*ours.moves, *theirs.moves)}
+def with_move(alias: Alias, move: Move, entries: tuple[IndexEntry, ...]) -> Alias:
+    """Return an alias with a move that another machine made, at its time in the history; numbers are those of `entries`.
+
+    If the last version must not be used, the alias means the last one that may.
+    """
+    number, yanked = {entry.version: entry.semver for entry in entries}, yanks(entries)
+    moves = {(m.at, m.version, m.rollout): m for m in (move, *alias.moves)}
     ordered = sorted(moves.values(), key=lambda m: m.at)
     history = tuple(m.model_copy(update={"semver": number.get(m.version, m.semver)}) for m in ordered)
-    yanked = yanks(entries)
-    lowest = max(
-        (a.minimum for a in (theirs, ours) if a.minimum), key=lambda m: numbers(m) or (0,), default=None
-    )
-    usable = [m for m in history if m.version not in yanked and reaches(m.semver, lowest)]
-    if usable and history[-1].version in yanked:
-        step = usable[-1].model_copy(
-            update={"at": history[-1].at, "cause": "yank", "why": "what came later is yanked"}
-        )
-        history = (*history, step)
-    return written(ours.name, history, yanked, lowest, theirs)
+    usable = [m for m in history if m.version not in yanked and reaches(m.semver, alias.minimum)]
+    if usable and usable[-1] is not history[-1]:
+        act = {"at": history[-1].at, "cause": "yank", "why": "what came later must not be used"}
+        history = (*history, usable[-1].model_copy(update=act))
+    return written(alias.name, history, yanked, alias.minimum, alias)
 
 
 def names(store: ObjectStore) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from gpu_offload.orchestrator.registry import download, index, listing, promote,
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     STABLE,
-    Alias,
     IndexEntry,
     Move,
     RegistryError,
@@ -382,8 +381,6 @@ def test_neither_a_rollback_nor_a_yank_goes_below_the_lowest_version(folder, mod
     assert promote.yank(folder, "bbbb", why="worse").aliases == {STABLE: None}
     found = aliases.alias_of(folder, STABLE)
     assert (found.version, choose(json.loads(to_json(found)))) == ("bbbb", None)
-    merged = aliases.merged(found, found.model_copy(update={"yanked": {}}), publish.versions(folder))
-    assert merged.version == "bbbb"
 
 
 def test_a_line_means_its_highest_version_that_is_there(folder, model):
@@ -444,7 +441,7 @@ def test_a_yank_killed_at_any_write_can_be_repeated(folder, model, effects, afte
     assert stable(folder) == "aaaa"
 
 
-# --------------------------------------------------------------------------- two registries made one
+# ----------------------------------------------------------------------------- moves of another machine
 
 
 def entry(version, semver, at, yanked=None):
@@ -453,24 +450,14 @@ def entry(version, semver, at, yanked=None):
     )
 
 
-def test_aliases_that_grew_apart_become_one_history():
-    def alias(*moves, yanked=None):
-        last = moves[-1]
-        return Alias(
-            name="stable",
-            version=last.version,
-            sha256=last.sha256,
-            moved_at=last.at,
-            history=moves,
-            yanked=yanked or {},
-        )
-
-    def step(version, at):
-        return Move(at=at, version=version, sha256="0" * 64)
-
-    a, b, c = step("aaaa", 1), step("bbbb", 2), step("cccc", 3)
-    one = aliases.merged(alias(a, c), alias(a, b), ())
+def test_a_move_of_another_machine_has_its_place_in_time_and_leads_to_no_version_that_must_not_be_used():
+    a, b, c = (Move(at=at, version=v * 4, sha256="0" * 64) for at, v in enumerate("abc", 1))
+    alias = aliases.written(STABLE, (a, c), {}, None)
+    one = aliases.with_move(alias, b, ())
     assert [m.version for m in one.moves] == ["aaaa", "bbbb", "cccc"]
     assert one.version == "cccc"
-    bad = aliases.merged(alias(a, c), alias(a, b), (entry("cccc", "1.0.0", 3, Yank(at=4, by="", why="bad")),))
-    assert bad.version == "bbbb"
+    yanked = (entry("cccc", "1.0.0", 3, Yank(at=4, by="", why="bad")),)
+    assert aliases.with_move(alias, b, yanked).version == "bbbb"
+    lowest = aliases.written(STABLE, (a,), {}, "1.1.0")
+    numbers = (entry("aaaa", "1.1.0", 1), entry("bbbb", "1.0.1", 2))
+    assert aliases.with_move(lowest, b, numbers).version == "aaaa"
