@@ -8,7 +8,6 @@ from gpu_offload.dataset.finding import counted
 from gpu_offload.orchestrator.github.annotations import Annotation
 from gpu_offload.orchestrator.github.section import (
     FEW_ROWS,
-    LIMIT,
     SummaryContext,
     SummarySection,
     bounded,
@@ -30,14 +29,14 @@ if TYPE_CHECKING:
     from gpu_offload.orchestrator.report.rows import Rows
 
 
-def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", limit: int = LIMIT) -> str:
+def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "") -> str:
     """Render a plan: one sentence as the heading, then the receipt. `change` describes changes of the dataset."""
     sentence = plan_sentence(plan, proposed=proposed)
     short = (
         f"### {bounded(sentence)}\n\n**Why.** {bounded(plan.decision.why)}\n\n"
         "(the receipt is too long for this page: `offload plan` shows it)"
     )
-    return fitted([SummarySection((receipt_markdown(plan, title=sentence, change=change), short), 5)], limit)
+    return fitted([SummarySection((receipt_markdown(plan, title=sentence, change=change), short), 5)])
 
 
 def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
@@ -88,9 +87,7 @@ def unfinished_summary() -> str:
     return f"### Kept for the next run\n\n{text}\n"
 
 
-def kept_summary(
-    address: str, model: Artifact, name: str, url: str, picture: str, *, stable: bool = True
-) -> str:
+def kept_summary(address: str, model: Artifact, name: str, url: str, picture: str, *, stable: bool) -> str:
     """Render where the model of a hosted runner is kept.
 
     Args:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +125,6 @@ class Children:
 
     console: Console
     clock: Callable[[], float]
-    sleep: Callable[[float], None]
     signal: int | None = None
     _working: list[Child] = field(default_factory=list)
 
@@ -166,7 +166,7 @@ class Children:
             child.send()
         until = self.clock() + ENDING_S
         while any(child.poll() is None for child in self._working) and self.clock() < until:
-            self.sleep(POLL_S)
+            time.sleep(POLL_S)
         for child in self._working:
             child.kill()
         self._working.clear()

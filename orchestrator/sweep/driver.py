@@ -53,7 +53,6 @@ class Driver:
     parallel: int
     prune: bool
     clock: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
     children: Children = field(init=False)
     results: Results = field(init=False)
     trials: Trials = field(init=False)
@@ -64,7 +63,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         facts = Facts(self.journal.store, self.trainings.settings.store, self.record.created_at)
-        self.children = Children(self.console, self.clock, self.sleep)
+        self.children = Children(self.console, self.clock)
         self.results = Results(facts, self.trainings.workspace.work, self.clock, self.record.metric)
         self.trials = Trials(
             self.record, self.trainings, self.journal, self.results, self.console, self.clock
@@ -161,7 +160,7 @@ class Driver:
             case Over(why):
                 return self._over(why, trials)
             case Idle():
-                self.sleep(POLL_S)
+                time.sleep(POLL_S)
             case _:
                 assert_never(move)
         return None

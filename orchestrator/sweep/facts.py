@@ -137,11 +137,10 @@ class Facts:
             max_cost_usd=run.max_cost_usd,
         )
 
-    def curve(self, run: str, metric: str | None, *, work: Path | None = None) -> tuple[Point, ...]:
-        """Return the values of a run's epochs, from this machine's folder if it trains here, else from the store."""
-        local = work / run / "progress.jsonl" if work is not None else None
-        here = local is not None and local.is_file()
-        lines = local.read_bytes().splitlines() if local is not None and here else self._lines(run)
+    def curve(self, run: str, metric: str | None, work: Path) -> tuple[Point, ...]:
+        """Return the values of a run's epochs, from the folder `work` if it trains on this machine, else from the store."""
+        local = work / run / "progress.jsonl"
+        lines = local.read_bytes().splitlines() if local.is_file() else self._lines(run)
         best: dict[int, Point] = {}
         for event in parse_events(lines):
             if event.event != "epoch" or not event.epoch or not event.metrics:

@@ -70,7 +70,7 @@ class Results:
             points: tuple[Point, ...] = ()
             # A run that continues an earlier one begins at its checkpoint, so the points of all runs are one curve.
             for run in Journal(self.facts.store).runs_of(trial.record.trainings[0].training_key):
-                points += self.facts.curve(run.id, self.metric, work=self.work)
+                points += self.facts.curve(run.id, self.metric, self.work)
             self._curves[number] = points
         return self._curves[number]
 

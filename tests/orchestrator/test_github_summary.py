@@ -168,7 +168,7 @@ def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
     text = run_summary(report, SummaryContext(model_url="https://x/m.pt", kept=True))
     assert "**Model:** <https://x/m.pt> (once the job `keep` is done)" in text
     model = Artifact(name="model.pt", size=6_200_000, sha256="0" * 64)
-    told = kept_summary("https://x", model, "1.2.0", "https://x/m.pt", "")
+    told = kept_summary("https://x", model, "1.2.0", "https://x/m.pt", "", stable=True)
     assert told.startswith("### Kept: version 1.2.0")
     assert "[model.pt](https://x/m.pt)" in told
     assert "offload pull model.pt --from https://x" in told
@@ -177,7 +177,7 @@ def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
     assert told.startswith("### Kept: candidate 1.2.0")
     assert "--version 1.2.0 --from" in told
     forest = Artifact(name="model.joblib", size=1, sha256="0" * 64)
-    told = kept_summary("https://x", forest, "a", "https://x/m", "https://x/p.png")
+    told = kept_summary("https://x", forest, "a", "https://x/m", "https://x/p.png", stable=True)
     assert "![predictions](https://x/p.png)" in told
     assert "offload pull model.joblib --from https://x" in told
 
