@@ -158,11 +158,9 @@ def _needs(store: ObjectStore, staged: Mapping[str, Sequence[str]]) -> tuple[Nee
             needed |= {record.version, *([record.origin.version] if record.origin else [])}
         elif outcome.status == "published" or run[:RUN_KEY_LENGTH] in published:
             ended[run] = outcome.at
-    for name in aliases.names(store):
-        alias = aliases.alias_of(store, name)
-        if alias is not None:
-            usable = [m.version for m in reversed(alias.moves) if m.version not in alias.yanked]
-            needed |= {alias.version, *list(dict.fromkeys(usable))[: FALLBACKS + 1]}
+    for alias in aliases.all_aliases(store).values():
+        usable = [m.version for m in reversed(alias.moves) if m.version not in alias.yanked]
+        needed |= {alias.version, *list(dict.fromkeys(usable))[: FALLBACKS + 1]}
     kept = None if shards is None else frozenset(shards)
     return Needs(frozenset(filter(None, needed)), frozenset(runs), frozenset(fingerprints), kept), ended
 
@@ -172,10 +170,7 @@ def _delete(store: ObjectStore, candidate: Deletable) -> None:
         manifest = manifest_of(store, candidate.name)
         if manifest is not None:
             # An alias can have moved to it since the listing.
-            if any(
-                (alias := aliases.alias_of(store, name)) is not None and alias.version == candidate.name
-                for name in aliases.names(store)
-            ):
+            if any(alias.version == candidate.name for alias in aliases.all_aliases(store).values()):
                 return
             delete_files(store, manifest)
             return

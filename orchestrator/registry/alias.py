@@ -226,6 +226,11 @@ def names(store: ObjectStore) -> tuple[str, ...]:
     return tuple(key.removeprefix("aliases/").removesuffix(".json") for key in keys if key.endswith(".json"))
 
 
+def all_aliases(store: ObjectStore) -> dict[str, Alias]:
+    """Return the aliases by name, of those that `names` returns."""
+    return {name: alias for name in names(store) if (alias := alias_of(store, name)) is not None}
+
+
 def yanks(entries: tuple[IndexEntry, ...]) -> dict[str, str]:
     """Return the versions that must not be used, with the reason of each."""
     return {

@@ -99,10 +99,8 @@ class Listing:
 
 def listing(store: ObjectStore) -> Listing:
     """List the published versions. Raises StoreError, RegistryError."""
-    found = {name: aliases.alias_of(store, name) for name in aliases.names(store)}
-    return Listing(
-        tuple(reversed(versions(store))), {name: a.version for name, a in found.items() if a is not None}
-    )
+    meant = {name: alias.version for name, alias in aliases.all_aliases(store).items()}
+    return Listing(tuple(reversed(versions(store))), meant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,26 +151,19 @@ class Provenance:
         )
 
 
-def provenance(
-    store: ObjectStore, wanted: str, address: Callable[[str], str | None] | None = None
-) -> Provenance:
-    """Return what the registry knows about a version. Raises StoreError, RegistryError.
+def provenance(store: ObjectStore, wanted: str, address: Callable[[str], str | None]) -> Provenance:
+    """Return what the registry knows about a version. `address` returns the public address of a key.
 
-    `address` returns the public address of a key; None for the store's own addresses.
+    Raises StoreError, RegistryError.
     """
     manifest = resolve(store, wanted)
-    found = {name: aliases.alias_of(store, name) for name in aliases.names(store)}
     moves = {
-        name: tuple(m for m in a.moves if m.version == manifest.version)
-        for name, a in found.items()
-        if a is not None and a.has_meant(manifest.version)
+        name: tuple(m for m in alias.moves if m.version == manifest.version)
+        for name, alias in aliases.all_aliases(store).items()
+        if alias.has_meant(manifest.version)
     }
-    return Provenance(
-        manifest,
-        entry_of(versions(store), manifest.version),
-        moves,
-        (address or store.public_url)(model_key(manifest.version)),
-    )
+    entry = entry_of(versions(store), manifest.version)
+    return Provenance(manifest, entry, moves, address(model_key(manifest.version, manifest.model.name)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,8 @@ def yank(
     if entry is None:
         raise RegistryError(f"{wanted} points at a version that is not listed in {store.url}")
     numbers = {known.version: known.semver for known in listed if known.semver}
-    found = {name: a for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
-    before = {name: None if a.version in a.yanked else a.version for name, a in found.items()}
+    found = aliases.all_aliases(store).items()
+    before = {name: None if a.version in a.yanked else a.version for name, a in found}
     yanked = None if undo else Yank(at=clock_of(store)(), by=aliases.actor(), why=why, reverted=reverted)
     # The index first: it refuses any move to the version from here on, and a move that was faster is undone below.
     mark_yanked(store, entry.version, yanked)

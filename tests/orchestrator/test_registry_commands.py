@@ -13,7 +13,7 @@ from gpu_offload.dataset.synthetic import generate
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cli import offload
-from gpu_offload.orchestrator.registry import difference, publish
+from gpu_offload.orchestrator.registry import difference, listing, publish
 from gpu_offload.orchestrator.registry.card import card
 from gpu_offload.orchestrator.registry.index import entry_for
 
@@ -71,6 +71,16 @@ def test_show_prints_the_whole_provenance(project):
     text = run(project, "models", "show", "stable")
     for fact in ("1.1.0 (bbbb2222)", "aaaa1111", "e" * 64, "mAP50 0.7500"):
         assert fact in text
+
+
+def test_the_address_of_a_version_is_that_of_its_own_file(tmp_path):
+    """Code of the user's own chooses the suffix."""
+    model = tmp_path / "model.bin"
+    model.write_bytes(b"weights")
+    store, manifest = open_store("file:store", base=tmp_path), manifest_for(model)
+    file = manifest.model.model_copy(update={"name": model.name})
+    publish.publish(store, manifest.model_copy(update={"model": file}), model, note=lambda _: None)
+    assert listing.provenance(store, "aaaa", str).url == "models/aaaa/model.bin"
 
 
 def test_what_was_stable_on_a_day(project):
