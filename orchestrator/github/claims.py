@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_for, entry_of, numbered
 from gpu_offload.orchestrator.registry.manifest import Alias, Index, IndexEntry, Manifest, Move
-from gpu_offload.orchestrator.registry.semver import bump_between, following
+from gpu_offload.orchestrator.registry.semver import bump_between, following, reaches
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH
 
 WHY = 500
@@ -38,8 +38,14 @@ def listed(theirs: Index, manifest: Manifest, claimed: Index, now: float) -> Ind
     Of the training's claim only the kind of its number counts (major, minor or patch); the number is the next free one.
     """
     entries = numbered(theirs.versions)
-    if entry_of(entries, manifest.version) is not None:
-        return theirs
+    if (there := entry_of(entries, manifest.version)) is not None:
+        # A version whose files were deleted may have been trained again.
+        new = there.model_copy(update=entry_for(manifest, there.semver).names)
+        return (
+            Index(versions=tuple(new if each is there else each for each in entries))
+            if new != there
+            else theirs
+        )
     parent = entry_of(entries, manifest.parent or "") or (entries[-1] if entries else None)
     told = entry_of(claimed.versions, manifest.version)
     number = following(
@@ -89,7 +95,22 @@ def moved(theirs: Alias | None, move: Move, entries: tuple[IndexEntry, ...], nam
         return aliases.written(name, (move,), aliases.yanks(entries), None)
     if past != theirs.moves:
         theirs = aliases.written(name, past, theirs.yanked, theirs.minimum, theirs)
-    return aliases.with_move(theirs, move, entries)
+    return _with_move(theirs, move, entries)
+
+
+def _with_move(alias: Alias, move: Move, entries: tuple[IndexEntry, ...]) -> Alias:
+    """Return an alias with a move that another machine made, at its time in the history; numbers are those of `entries`.
+
+    If the last version must not be used, the alias means the last one that may.
+    """
+    yanked = aliases.yanks(entries)
+    moves = {(m.at, m.version, m.rollout): m for m in (move, *alias.moves)}
+    history = aliases.current(sorted(moves.values(), key=lambda m: m.at), entries)
+    usable = [m for m in history if m.version not in yanked and reaches(m.semver, alias.minimum)]
+    if usable and usable[-1] is not history[-1]:
+        act = {"at": history[-1].at, "cause": "yank", "why": "what came later must not be used"}
+        history = (*history, usable[-1].model_copy(update=act))
+    return aliases.written(alias.name, history, yanked, alias.minimum, alias)
 
 
 def timed(theirs: KeptTimings, claimed: KeptTimings, training_key: str, now: float) -> KeptTimings:

@@ -2,6 +2,8 @@
 
 import getpass
 import os
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 from gpu_offload.infra.store.clock import clock_of
@@ -21,7 +23,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     parse,
     to_json,
 )
-from gpu_offload.orchestrator.registry.semver import parse as numbers
+from gpu_offload.orchestrator.registry.semver import reaches
 from gpu_offload.orchestrator.registry.swap import swap
 
 ANY: Literal["*"] = "*"
@@ -115,7 +117,7 @@ def move(
             evidence=evidence,
             commit=commit,
         )
-        history = (*(alias.moves if alias else ()), step)
+        history = (*current(alias.moves if alias else (), entries), step)
         return to_json(written(name, history, yanks(entries), lowest, alias))
 
     swap(store, key, change)
@@ -138,11 +140,6 @@ def overtaken(rollback: Move) -> str:
     )
 
 
-def reaches(semver: str | None, minimum: str | None) -> bool:
-    """Whether a version is not below the lowest that may be used; one without a number is below all others."""
-    return minimum is None or (numbers(semver or "") or (0,)) >= (numbers(minimum) or (0,))
-
-
 def leave_yanked(
     store: ObjectStore, name: str, why: str, cause: Cause = "yank", now: float | None = None
 ) -> str | None:
@@ -160,11 +157,11 @@ def leave_yanked(
         entries = versions(store)
         bad = yanks(entries)
         good = {e.version for e in entries if e.is_usable and reaches(e.semver, alias.minimum)}
-        usable = [move for move in alias.moves if move.version in good]
+        history = current(alias.moves, entries)
+        usable = [move for move in history if move.version in good]
         if not usable:
             left = None
-            return to_json(written(name, alias.moves, bad, alias.minimum, alias))
-        history = alias.moves
+            return to_json(written(name, history, bad, alias.minimum, alias))
         if alias.version in bad:
             last = usable[-1]
             at = max(clock_of(store)() if now is None else now, alias.moves[-1].at)
@@ -176,6 +173,24 @@ def leave_yanked(
 
     swap(store, key, change)
     return left
+
+
+def renew(store: ObjectStore, version: str) -> None:
+    """Give all aliases the new files of a version that was deleted and trained again."""
+    for name in all_aliases(store):
+        swap(store, alias_key(name), partial(_renewed, store, version, alias_key(name)))
+
+
+def _renewed(store: ObjectStore, version: str, key: str, body: bytes | None) -> bytes:
+    alias, there = parse(Alias, key, body or b""), {"deleted": False}
+    entries = tuple(e.model_copy(update=there) if e.version == version else e for e in versions(store))
+    return to_json(written(alias.name, current(alias.moves, entries), yanks(entries), alias.minimum, alias))
+
+
+def current(moves: Iterable[Move], entries: tuple[IndexEntry, ...]) -> tuple[Move, ...]:
+    """Return moves with the numbers and files of the index, because applications go back to any version of a history."""
+    names = {entry.version: entry.names for entry in entries}
+    return tuple(move.model_copy(update=names.get(move.version)) for move in moves)
 
 
 def written(
@@ -199,22 +214,6 @@ def written(
         history=history,
     )
     return alias if alias == before else alias.model_copy(update={"serial": serial + 1})
-
-
-def with_move(alias: Alias, move: Move, entries: tuple[IndexEntry, ...]) -> Alias:
-    """Return an alias with a move that another machine made, at its time in the history; numbers are those of `entries`.
-
-    If the last version must not be used, the alias means the last one that may.
-    """
-    number, yanked = {entry.version: entry.semver for entry in entries}, yanks(entries)
-    moves = {(m.at, m.version, m.rollout): m for m in (move, *alias.moves)}
-    ordered = sorted(moves.values(), key=lambda m: m.at)
-    history = tuple(m.model_copy(update={"semver": number.get(m.version, m.semver)}) for m in ordered)
-    usable = [m for m in history if m.version not in yanked and reaches(m.semver, alias.minimum)]
-    if usable and usable[-1] is not history[-1]:
-        act = {"at": history[-1].at, "cause": "yank", "why": "what came later must not be used"}
-        history = (*history, usable[-1].model_copy(update=act))
-    return written(alias.name, history, yanked, alias.minimum, alias)
 
 
 def names(store: ObjectStore) -> tuple[str, ...]:

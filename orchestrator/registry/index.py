@@ -66,7 +66,10 @@ def entry_of(entries: Iterable[IndexEntry], version: str) -> IndexEntry | None:
 
 
 def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = None) -> IndexEntry:
-    """Add a published version to the index, numbered by the rule or by `bump`; return its entry, old or new."""
+    """Add a published version to the index, numbered by the rule or by `bump`; return its entry, old or new.
+
+    A version that was deleted and trained again keeps its number and gets its new files.
+    """
     # By version: the swap repeats this under contention, and manifests do not change.
     known: dict[str, Bump] = {}
     listed: list[IndexEntry] = []
@@ -76,7 +79,12 @@ def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = Non
         # Cleared, because the swap repeats this after another writer.
         listed[:] = [entry for entry in entries if entry.version == manifest.version]
         if listed:
-            return None
+            old = listed[0]
+            if not old.deleted:  # other files than the listed ones would be forged
+                return None
+            judged = {"yanked": old.yanked, "cleared_at": old.cleared_at, "deleted": True}
+            listed[0] = entry_for(manifest, old.semver).model_copy(update=judged)
+            return to_json(Index(versions=tuple(listed[0] if e is old else e for e in entries)))
         parent = entry_of(entries, manifest.parent or "") or (entries[-1] if entries else None)
         if bump is not None:
             change = bump

@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_of, mark_yanked, versions
 from gpu_offload.orchestrator.registry.listing import named
 from gpu_offload.orchestrator.registry.manifest import STABLE, Alias, Cause, IndexEntry, RegistryError, Yank
-from gpu_offload.orchestrator.registry.semver import parse, version_text
+from gpu_offload.orchestrator.registry.semver import parse, reaches, version_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
 
 def _check_has_before(store: ObjectStore, stable: Alias) -> None:
     """Raise RegistryError if `stable` never meant another version that may still be used."""
-    usable = {e.version for e in versions(store) if e.is_usable and aliases.reaches(e.semver, stable.minimum)}
+    usable = {e.version for e in versions(store) if e.is_usable and reaches(e.semver, stable.minimum)}
     if all(move.version == stable.version or move.version not in usable for move in stable.moves):
         name = stable.semver or stable.version
         raise RegistryError(

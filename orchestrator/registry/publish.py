@@ -18,6 +18,7 @@ from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.alias import AliasMovedError, alias_of
 from gpu_offload.orchestrator.registry.card import card
 from gpu_offload.orchestrator.registry.index import (
+    entry_of,
     list_version,
     manifest_of,
     mark_deleted,
@@ -92,8 +93,12 @@ def publish(
     Raises:
         StoreError: The store refused; nothing incomplete is visible.
     """
+    # Read before the manifest, so that a publisher who lists the version meanwhile is not taken for a deletion.
+    listed = entry_of(versions(store), manifest.version)
     there = manifest_of(store, manifest.version)
     if there is None:
+        if listed is not None:
+            mark_deleted(store, manifest.version)
         stable = alias_of(store, STABLE)
         if manifest.parent is None and stable is not None:
             manifest = manifest.model_copy(update={"parent": stable.version})
@@ -172,7 +177,10 @@ def complete(
 
 def _may_be_used(store: ObjectStore, entry: IndexEntry, *, again: bool) -> bool:
     """Whether a wanted version may be used. One that was yanked because its data was reverted may be used again."""
-    if entry.deleted:
+    if (
+        entry.deleted
+    ):  # until all aliases have its new files, so that a killed publish is completed by the next one
+        aliases.renew(store, entry.version)
         mark_deleted(store, entry.version, deleted=False)
     if entry.yanked is None:
         return True

@@ -80,6 +80,11 @@ def parse(text: str) -> tuple[int, int, int] | None:
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
+def reaches(semver: str | None, minimum: str | None) -> bool:
+    """Whether a version is not below the lowest that may be used; one without a number is below all others."""
+    return minimum is None or (parse(semver or "") or (0,)) >= (parse(minimum) or (0,))
+
+
 def line_of(text: str) -> tuple[int, ...] | None:
     """Return the numbers of a version or of the beginning of one, None for any other text."""
     found = LINE.fullmatch(text)

@@ -19,12 +19,13 @@ from gpu_offload.infra.github.release_store import ReleaseStore
 from gpu_offload.infra.store.errors import StoreDeniedError, StoreError, StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.estimate.history import KeptTimings, Timing, history, timing_key
-from gpu_offload.orchestrator.github.claims import timed
+from gpu_offload.orchestrator.github.claims import moved, timed
 from gpu_offload.orchestrator.github.release import PREDICTIONS, keep
 from gpu_offload.orchestrator.github.run_archive import pack as pack_runs
 from gpu_offload.orchestrator.github.store import TAG, kept_at
+from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry import download, promote, publish
-from gpu_offload.orchestrator.registry.manifest import Alias, model_key
+from gpu_offload.orchestrator.registry.manifest import Alias, IndexEntry, Move, Yank, model_key
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
@@ -127,6 +128,24 @@ def test_what_was_rolled_back_while_a_version_trained_stays_so_and_the_version_i
     third.pack(C)
     third.keep()
     assert publish.alias_of(open_store(github.address), "stable").version == C
+
+
+def test_a_runners_move_has_its_place_in_time_and_leads_to_no_version_that_must_not_be_used():
+    def entry(version, semver, yanked=None):
+        return IndexEntry(
+            version=version, created_at=1, sha256="0" * 64, size=1, metrics={}, semver=semver, yanked=yanked
+        )
+
+    a, b, c = (Move(at=at, version=v * 4, sha256="0" * 64) for at, v in enumerate("abc", 1))
+    alias = aliases.written("stable", (a, c), {}, None)
+    one = moved(alias, b, (), "stable", 9.0)
+    assert [m.version for m in one.moves] == ["aaaa", "bbbb", "cccc"]
+    assert one.version == "cccc"
+    yanked = (entry("cccc", "1.0.0", Yank(at=4, by="", why="bad")),)
+    assert moved(alias, b, yanked, "stable", 9.0).version == "bbbb"
+    lowest = aliases.written("stable", (a,), {}, "1.1.0")
+    numbers = (entry("aaaa", "1.1.0"), entry("bbbb", "1.0.1"))
+    assert moved(lowest, b, numbers, "stable", 9.0).version == "aaaa"
 
 
 def test_two_jobs_at_once_lose_neither_version(github, tmp_path, model):

@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.cli import offload
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import alias, download, publish
 from gpu_offload.orchestrator.registry.index import entry_for, mark_deleted
-from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError, Yank
+from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError, Yank, to_json
 from gpu_offload.orchestrator.registry.promote import promote, yank
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Origin, Outcome
@@ -70,11 +70,27 @@ def test_only_what_no_alias_needs_is_deleted_and_only_with_the_option(store, mod
 
 
 def test_a_deleted_version_that_is_trained_again_is_there_again_under_its_number(store, model):
+    """With other bytes, as a GPU gives them, in the index and wherever an alias could lead to it."""
     published(store, model, "aaaa", "bbbb", "cccc", "dddd")
     prune(store, EVERYTHING, delete=True)
-    publish.publish(store, manifest_for(model, "aaaa", 9e9), model, note=lambda _: None)
+    model.write_bytes(b"other" * 300)
+    again = manifest_for(model, "aaaa", 9e9)
+    publish.publish(store, again, model, note=lambda _: None)
     assert (publish.versions(store)[0].semver, publish.versions(store)[0].deleted) == ("1.0.0", False)
-    assert alias.alias_of(store, "stable").version == "aaaa"
+    stable = alias.alias_of(store, "stable")
+    assert stable.version == "aaaa"
+    assert {m.sha256 for m in stable.moves if m.version == "aaaa"} == {again.model.sha256}
+    assert download.resolve(store, "stable").model.sha256 == again.model.sha256
+
+
+def test_a_manifest_that_was_replaced_is_not_listed_when_its_training_is_asked_for_again(store, model):
+    published(store, model, "aaaa")
+    model.write_bytes(b"forged")
+    forged = manifest_for(model, "aaaa")
+    store.put("models/aaaa/manifest.json", to_json(forged))
+    publish.complete(store, forged, again=True)
+    with pytest.raises(RegistryError, match="replaced"):
+        download.resolve(store, "stable")
 
 
 def test_yanked_versions_go_first_and_young_ones_stay(store, model):

@@ -16,10 +16,8 @@ from gpu_offload.orchestrator.registry import download, index, listing, promote,
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     STABLE,
-    IndexEntry,
     Move,
     RegistryError,
-    Yank,
     model_key,
     to_json,
 )
@@ -439,25 +437,3 @@ def test_a_yank_killed_at_any_write_can_be_repeated(folder, model, effects, afte
         promote.yank(DyingStore(folder, effects, after=after), "bbbb", why="bad")
     promote.yank(folder, "bbbb", why="bad")
     assert stable(folder) == "aaaa"
-
-
-# ----------------------------------------------------------------------------- moves of another machine
-
-
-def entry(version, semver, at, yanked=None):
-    return IndexEntry(
-        version=version, created_at=at, sha256="0" * 64, size=1, metrics={}, semver=semver, yanked=yanked
-    )
-
-
-def test_a_move_of_another_machine_has_its_place_in_time_and_leads_to_no_version_that_must_not_be_used():
-    a, b, c = (Move(at=at, version=v * 4, sha256="0" * 64) for at, v in enumerate("abc", 1))
-    alias = aliases.written(STABLE, (a, c), {}, None)
-    one = aliases.with_move(alias, b, ())
-    assert [m.version for m in one.moves] == ["aaaa", "bbbb", "cccc"]
-    assert one.version == "cccc"
-    yanked = (entry("cccc", "1.0.0", 3, Yank(at=4, by="", why="bad")),)
-    assert aliases.with_move(alias, b, yanked).version == "bbbb"
-    lowest = aliases.written(STABLE, (a,), {}, "1.1.0")
-    numbers = (entry("aaaa", "1.1.0", 1), entry("bbbb", "1.0.1", 2))
-    assert aliases.with_move(lowest, b, numbers).version == "aaaa"
