@@ -60,9 +60,8 @@ def judge(
         why = f"{shown} {human_number(value)} is {side} the floor {human_number(floor)}"
         return Verdict(promoted=False, why=why, evidence=evidence)
     if stable is None:
-        return Verdict(
-            promoted=True, why=f"the first version, {shown} {human_number(value)}", evidence=evidence
-        )
+        why = f"{shown} {human_number(value)}; there is no version in use to compare with"
+        return Verdict(promoted=True, why=why, evidence=evidence)
     old = float(paired["old"]) if paired else stable.metrics.get(name)
     if old is None:
         why = f"{shown} {human_number(value)}; the version before was not judged by it"
