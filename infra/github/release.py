@@ -176,7 +176,11 @@ class GitHubRelease:
                 raise ObjectChangedError(f"{said}: another job has replaced or deleted the file") from None
             if error.status == HTTPStatus.UNPROCESSABLE_ENTITY and "already_exists" in error.said:
                 raise ObjectExistsError(f"{said}: another job has taken the name") from None
-            if error.status in {401, 403, 404}:
+            if error.status == HTTPStatus.UNAUTHORIZED:
+                raise StoreDeniedError(
+                    f"{said}: the token is expired, or not one of this server ({error.said})"
+                ) from None
+            if error.status in {403, 404}:
                 raise StoreDeniedError(
                     f"{said}: the job needs `permissions: contents: write` ({error.said})"
                 ) from None

@@ -68,7 +68,8 @@ class ReleaseStore(WebStore):
 
     def create(self, key: str, body: bytes) -> str:
         """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
-        refused, there = None, self.release.assets().get(asset_name(check_key(key)))
+        refused = None
+        there = self.release.assets().get(asset_name(check_key(key)))
         if there is not None and not there.whole:  # an upload that broke off: a document takes no time
             self.release.delete(there)
         if there is None or not there.whole:

@@ -370,7 +370,10 @@ def test_a_job_that_may_not_write_learns_which_permission_it_needs(github, tmp_p
     runner = Runner(github, tmp_path)
     runner.publish(model, A)
     runner.pack(A)
+    github.broken = ("POST", "releases", (403, {"message": "Resource not accessible by integration"}))
     with pytest.raises(StoreDeniedError, match="contents: write"):
+        runner.keep()
+    with pytest.raises(StoreDeniedError, match="expired"):
         keep(release_store(github, "another"), tmp_path / "packed", lambda _: None, A * 4)
 
 
