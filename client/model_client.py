@@ -896,7 +896,7 @@ def check_url(url: str) -> None:
     if not is_plain:
         raise ValueError(f"{url!r}: write https://HOST/PATH")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise ValueError(f"{url!r}: write https://, so that nobody can change the model in transit")
+        raise ValueError(f"{url!r}: write https://, so that no one can change the model in transit")
 
 
 def _opener(connector: Connector) -> Any:

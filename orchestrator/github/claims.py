@@ -47,9 +47,9 @@ def listed(theirs: Index, manifest: Manifest, claimed: Index, now: float) -> Ind
             else theirs
         )
     parent = entry_of(entries, manifest.parent or "") or (entries[-1] if entries else None)
-    told = entry_of(claimed.versions, manifest.version)
+    claim = entry_of(claimed.versions, manifest.version)
     number = following(
-        bump_between(told.semver or "") if told else "minor",
+        bump_between(claim.semver or "") if claim else "minor",
         parent.semver if parent else None,
         [entry.semver or "" for entry in entries],
     )
@@ -65,17 +65,17 @@ def listed(theirs: Index, manifest: Manifest, claimed: Index, now: float) -> Ind
 
 def claimed_move(claimed: Alias, entry: IndexEntry, now: float, by: str) -> Move | None:
     """Return the move by which an alias came to mean a version, in our words; None where it does not mean it."""
-    told = claimed.moves[-1]
-    if told.version != entry.version:
+    claim = claimed.moves[-1]
+    if claim.version != entry.version:
         return None
     return Move(
-        at=not_later(told.at, now),
+        at=not_later(claim.at, now),
         **entry.names,
         # The other causes are acts of a person.
-        cause=told.cause if told.cause in {"publish", "rollback"} else "publish",
+        cause=claim.cause if claim.cause in {"publish", "rollback"} else "publish",
         by=by,
-        why=plain(told.why)[:WHY],
-        evidence=_bounded(told.evidence),
+        why=plain(claim.why)[:WHY],
+        evidence=_bounded(claim.evidence),
     )
 
 

@@ -41,11 +41,11 @@ def base_of(event: WorkflowEvent, root: Path) -> str | None:
     """Return the commit that a pull request is compared with; None if it was not checked out."""
     request = event.payload.get("pull_request")
     base = request.get("base") if isinstance(request, dict) else None
-    told = base.get("sha") if isinstance(base, dict) else None
+    named = base.get("sha") if isinstance(base, dict) else None
     # For a pull request, GitHub checks out its merge with the base, whose first parent is the base.
     parents = git(root, "rev-parse", "HEAD^@")
     merged = parents.returncode == 0 and len(parents.stdout.split()) > 1
-    for revision in ("HEAD^1" if merged else None, told):
+    for revision in ("HEAD^1" if merged else None, named):
         if isinstance(revision, str) and not revision.startswith("-"):
             found = git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
             if found.returncode == 0:

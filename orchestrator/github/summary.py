@@ -145,8 +145,8 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
 def _metrics(report: Report, before: Before | None) -> list[SummarySection]:
     if report.result is None:
         return []
-    told = replace(before, metrics=named(before.metrics)) if before else None
-    changes = metric_changes(report.metrics, told)
+    earlier = replace(before, metrics=named(before.metrics)) if before else None
+    changes = metric_changes(report.metrics, earlier)
     note = "" if before else "\n\nThis is the first version: there is none to compare with."
     per_class = class_rows(report)
     more = f"(and {len(per_class) - 1 - FEW_ROWS} more classes: `offload report` has them)"

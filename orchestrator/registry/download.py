@@ -210,7 +210,7 @@ def _transfer(store: WebStore, key: str, target: Path, model: Artifact, progress
         raise CorruptObjectError(str(error)) from error
     except TransferError as error:
         kind = ObjectMissingError if error.status in {404, 410} else StoreUnreachableError
-        raise kind(f"{error}; run the command again to carry on") from error
+        raise kind(f"{error}; run the command again to continue") from error
 
 
 @contextmanager

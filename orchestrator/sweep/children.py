@@ -69,7 +69,7 @@ class Child:
             errors="replace",
             start_new_session=True,
         )
-        # A thread for each stream: a full pipe that nobody reads would stop the command.
+        # A thread for each stream: a full pipe that is not read would stop the command.
         for work in (self._read_messages, self._read_output):
             thread = threading.Thread(target=work, daemon=True)
             thread.start()

@@ -108,7 +108,7 @@ class StopRun:
 
 @dataclass(frozen=True, slots=True)
 class StartTraining:
-    """Start or carry on a training, counted from 0."""
+    """Start or continue a training, counted from 0."""
 
     number: int
     training: int

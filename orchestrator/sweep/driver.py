@@ -94,7 +94,7 @@ class Driver:
         """End the processes, each in a resumable state. Raises InterruptedRunError."""
         self.children.end()
         raise InterruptedRunError(
-            f"{signal_text(number)}; {self.record.id} stays open; run the same command to carry on"
+            f"{signal_text(number)}; {self.record.id} stays open; run the same command to continue"
         )
 
     def _claim(self) -> None:
