@@ -41,11 +41,8 @@ def listed(theirs: Index, manifest: Manifest, claimed: Index, now: float) -> Ind
     if (there := entry_of(entries, manifest.version)) is not None:
         # A version whose files were deleted may have been trained again.
         new = there.model_copy(update=entry_for(manifest, there.semver).names)
-        return (
-            Index(versions=tuple(new if each is there else each for each in entries))
-            if new != there
-            else theirs
-        )
+        changed = Index(versions=tuple(new if each is there else each for each in entries))
+        return changed if new != there else theirs
     parent = entry_of(entries, manifest.parent or "") or (entries[-1] if entries else None)
     claim = entry_of(claimed.versions, manifest.version)
     number = following(
