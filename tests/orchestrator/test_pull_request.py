@@ -179,7 +179,7 @@ def test_a_plan_that_sees_nothing_of_the_store_says_that_it_may_be_trained_alrea
         store = f'[store]\nurl = "s3://bucket"\npublic-url = "{github.address}"\n'
         (repository / "offload.toml").write_text(CONFIGURATION + store)
         assert main() == 0
-    assert "not known here whether this is trained already" in summary_of(tmp_path)
+    assert "cannot tell whether the same was trained before" in summary_of(tmp_path)
     assert "the job installs its software first" in summary_of(tmp_path)
 
 

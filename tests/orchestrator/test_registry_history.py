@@ -12,7 +12,7 @@ from registry_case import DyingStore, differ, manifest_for
 from gpu_offload.client.model_client import choose
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.registry import alias as aliases
-from gpu_offload.orchestrator.registry import download, index, listing, promote, publish
+from gpu_offload.orchestrator.registry import download, listing, promote, publish
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     STABLE,
@@ -22,6 +22,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     to_json,
 )
 from gpu_offload.orchestrator.registry.publish import Rules, Verdict
+from gpu_offload.orchestrator.registry.revert import delete_files
 from gpu_offload.orchestrator.registry.semver import change_of, following, parse
 
 
@@ -382,9 +383,8 @@ def test_neither_a_rollback_nor_a_yank_goes_below_the_lowest_version(folder, mod
 
 
 def test_a_line_means_its_highest_version_that_is_there(folder, model):
-    for version in ("aaaa", "bbbb"):
-        publish_now(folder, model, version)
-    index.mark_deleted(folder, "bbbb")
+    publish_now(folder, model, "aaaa")
+    delete_files(folder, publish_now(folder, model, "bbbb"))
     assert download.resolve(folder, "1").version == "aaaa"
     with pytest.raises(RegistryError, match="deleted"):
         download.resolve(folder, "1.0.1")

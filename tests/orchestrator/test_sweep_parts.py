@@ -19,7 +19,9 @@ from gpu_offload.dataset.split import SplitRule, assign
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.registry import promote, publish
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.index import mark_yanked
+from gpu_offload.orchestrator.registry.manifest import Yank
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.settings.dimension import Choice, Range, parse_dimension
 from gpu_offload.orchestrator.settings.load import Settings
@@ -345,8 +347,9 @@ def test_a_best_model_that_was_yanked_is_no_candidate_and_no_error(tmp_path):
     model, said = tmp_path / "model.pt", io.StringIO()
     model.write_bytes(b"weights")
     store = open_store(f"file:{tmp_path / 'store'}")
-    publish.publish(store, manifest_for(model, "v1"), model, note=lambda _: None)
-    promote.yank(store, "v1", why="it sees keys everywhere")
+    rules = publish.Rules(moves_aliases=False)
+    publish.publish(store, manifest_for(model, "v1"), model, note=lambda _: None, rules=rules)
+    mark_yanked(store, "v1", Yank(at=0.0, by="", why="it sees keys everywhere"))
     configured = Settings(dataset=DatasetSettings(path="x"), root=tmp_path)
     found = Sweep(configured, store, Console(said), ())._proposed(report_of(trial_row(1, 0.5)))
     assert found is None
