@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.errors import CloudError, DeniedError, InUseError, ProtectedError
 from gpu_offload.infra.aws.schedule import Schedule, Schedules
 from gpu_offload.orchestrator.backends.ec2_instances import (
@@ -109,16 +110,28 @@ class Ec2Cleanup:
         self.pause(min(10.0, max(1.0, waited / 10)))
 
     def terminate(self, instances: tuple[str, ...]) -> None:
-        """Send the terminate call; the loop asks until they are terminated."""
-        by_region = {i: region for i in instances if (region := self.instances.region_of(i)) is not None}
-        for region in sorted(set(by_region.values())):
-            for each in (i for i in instances if by_region[i] == region):
-                try:
-                    with asking():
-                        self.instances.client(region).terminate([each])
-                except (DeniedError, ProtectedError) as error:
-                    one = self.instances.seen(each)
-                    raise left_running(one, error, one.run if one else "") from error
+        """Send the terminate call; the loop asks until they are terminated.
+
+        Raises CloudUnreachableError, InstanceLeftError, CloudError once all were tried.
+        """
+        left: list[InstanceLeftError] = []
+        unanswered: OffloadError | None = None
+        for each in instances:
+            if (region := self.instances.region_of(each)) is None:
+                continue
+            try:
+                with asking():
+                    self.instances.client(region).terminate([each])
+            except (DeniedError, ProtectedError) as error:
+                one = self.instances.seen(each)
+                left.append(left_running(one, error, one.run if one else ""))
+            except OffloadError as error:
+                unanswered = error
+        # First: the loop asks again, and meets the refusals once more.
+        if unanswered is not None:
+            raise unanswered
+        if left:
+            raise InstanceLeftError("\n".join(map(str, left)))
         self.pause(0.5)
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_offload.dataset.unpacking import CorruptArchiveError
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.clock import clock_of
-from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
+from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
 from gpu_offload.orchestrator.backends.staging import dataset_keys
 from gpu_offload.orchestrator.cleanup.retention import (
@@ -26,7 +27,6 @@ from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import manifest_of, versions
 from gpu_offload.orchestrator.registry.listing import when
-from gpu_offload.orchestrator.registry.manifest import RegistryError
 from gpu_offload.orchestrator.registry.revert import delete_files
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH
@@ -203,7 +203,8 @@ def after_publication(store: ObjectStore, settings: Settings, console: Console) 
         if found := held.warnings():
             remedy = "`offload prune` says what may go, and `[retention]` lets it go by itself"
             warnings += [f"the store holds {human_bytes(held.storage)}: {text}; {remedy}" for text in found]
-    except (StoreError, RegistryError) as error:
+    except OffloadError as error:
+        # The model is published: nothing that the store holds beside it may fail the command now.
         warnings.append(f"retention: {error}")
     for warning in warnings:
         console.warning(warning)

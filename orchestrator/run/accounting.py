@@ -122,27 +122,26 @@ class Accounting:
         sent = bytes_sent(run, attempts, checkpoint_bytes, result)
         uses = _uses(run, attempts, now, sent, lambda a: price_history(a, now) if ask else ())
         here = [a for a in attempts if a.record.offer.where == "cpu"]
+        end = max((a.end.at if a.end else now for a in attempts), default=now)
         # The attempt that published is closed after its run's end.
         until = documents.outcome.at if documents.outcome else now
         seconds = sum(max(0.0, min(a.end.at if a.end else now, until) - a.record.created_at) for a in here)
         found = bill(
             uses,
-            store=self._store_use(run, documents, now),
+            store=self._store_use(run, documents, now, end),
             cpu=cpu_line(seconds) if here else None,
             training_seconds=result.timings.total if result else None,
             cpu_estimate=run.cpu_estimate,
         )
-        end = max((a.end.at for a in attempts if a.end), default=now) if all(a.end for a in attempts) else now
         others = policy_alternatives(run, attempts, end, paid=found.total)
         return replace(found, alternatives=(*found.alternatives, *others))
 
-    def _store_use(self, run: RunRecord, documents: RunDocuments, now: float) -> StoreUse:
-        """Estimate the run's requests to the store from what its parts are known to do."""
+    def _store_use(self, run: RunRecord, documents: RunDocuments, now: float, end: float) -> StoreUse:
+        """Estimate a run's requests to the store until its `end` from what its parts are known to do."""
         prices = store_prices(self.store.url, self.settings.endpoint_url)
         if prices is FOLDER:
             return StoreUse()
         attempts, result = documents.attempts, documents.result
-        end = max((a.end.at for a in attempts if a.end), default=now)
         seconds = max(0.0, end - run.created_at)
         epochs = max((a.heartbeat.epochs_completed for a in attempts if a.heartbeat), default=0)
         mirrored = sum(max(0.0, ended_of(a, now)[0] - a.host.launched_at) for a in attempts if a.host)

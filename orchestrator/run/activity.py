@@ -1,7 +1,7 @@
 """What works on a run, and its run time as every command and report shows it.
 
-Run time excludes pauses: the time between the end of a CPU training's process (Ctrl-C, a kill, a cancelled job) and the
-next attempt. Waiting for an instance is part of the run.
+Run time excludes pauses: the time between the end of a training's process on a CPU or a Ray cluster (Ctrl-C, a kill, a
+cancelled job) and the next attempt. Waiting for an instance is part of the run.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.run.record import EndReason, Outcome, RunRecord
 from gpu_offload.orchestrator.run.run_documents import RunDocuments
 
 LOST: frozenset[EndReason] = frozenset({"stopped", "orphaned"})
-"""How an attempt on a CPU ends that loses its process."""
+"""How an attempt ends that trains as long as its driver lives, when that driver goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def idle_text(run: str) -> str:
 def is_at_work(attempts: Sequence[ObservedAttempt], *, driven: bool) -> bool:
     """Whether anything works on an open run: a driver, or an instance, which trains without one."""
     last = attempts[-1] if attempts else None
-    return driven or (last is not None and last.end is None and last.record.offer.where == "ec2")
+    return driven or (last is not None and last.end is None and last.record.offer.is_rented)
 
 
 def last_sign(attempt: ObservedAttempt) -> float:
@@ -62,7 +62,7 @@ def counted_until(
     if outcome is not None:
         return outcome.at
     last = attempts[-1] if attempts else None
-    if at_work or last is None or last.record.offer.where != "cpu":
+    if at_work or last is None or last.record.offer.is_rented:
         return now
     if last.end is None:
         return min(now, last_sign(last))
@@ -74,7 +74,7 @@ def run_seconds(run: RunRecord, attempts: Sequence[ObservedAttempt], until: floa
     following = [*(attempt.record.created_at for attempt in attempts[1:]), until]
     paused = sum(
         max(0.0, begin - attempt.end.at)
-        for attempt, begin in zip(attempts, following, strict=bool(attempts))
-        if attempt.end is not None and attempt.end.reason in LOST and attempt.record.offer.where == "cpu"
+        for attempt, begin in zip(attempts, following, strict=False)  # without attempts, one more than they
+        if attempt.end is not None and attempt.end.reason in LOST and not attempt.record.offer.is_rented
     )
     return round(max(0.0, until - run.began_at - paused), 3)

@@ -56,7 +56,7 @@ class StoppedHereError(InterruptedRunError):
 
 
 class InstanceLeftError(OffloadError):
-    """A run is over, and an instance of it would not terminate."""
+    """An instance of a run does not terminate."""
 
 
 Ending = tuple[EndReason, str]

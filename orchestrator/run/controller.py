@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from gpu_offload.infra.store.errors import StoreError, StoreUnreachableError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.run.accounting import Accounting
@@ -161,8 +161,8 @@ class Controller:
         if observation.driver is None and not isinstance(step, Done):
             self.bystander.driver = None  # this driver holds the lease
         if isinstance(step, Done):
-            if self.bystander.driver is not None:
-                self.bystander.look(self.bystander.driver)  # its last epochs
+            if (driver := self.bystander.driver) is not None:
+                self.patiently(lambda: self.bystander.look(driver))  # its last epochs
             self.patiently(lambda: self.accounting.settle(self.run, observation))
             if step.outcome.status == "published":
                 with contextlib.suppress(StoreError, JournalError):  # `offload prune` deletes them later
@@ -179,7 +179,7 @@ class Controller:
         rented = current is not None and current.record.offer.is_rented
         if self.launched_later and observation.driver is None:
             if isinstance(step, Wait) or (isinstance(step, OpenAttempt) and step.offer.where == "ec2"):
-                end = observation.attempts[-1].end if observation.attempts else None
+                end = observation.last.end if observation.last else None
                 return end.message if end and end.message else "this CPU would not keep its limit"
             return None
         if self.detach and isinstance(step, Wait) and rented and current and current.heartbeat is not None:
@@ -214,6 +214,7 @@ class Controller:
                 cost = functools.partial(self.accounting.total, self.run, observation)
                 self._unless_counted(result, self.collector.publish(result, observation, cost))
             case Terminate(instances, reason):
+                self.terminations.check(observation)
                 self.terminations.send(instances, reason)
             case CleanUp(leftovers):
                 self.attempts.rented().clean_up(self.run, leftovers)
@@ -243,7 +244,7 @@ class Controller:
             self.cloud.close()
         try:
             self.lease.release(self.journal.store, self.run.id)
-        except StoreUnreachableError as error:
+        except StoreError as error:  # also credentials that expired meanwhile: the run's own end counts
             self.console.warning(f"the lease was not released and expires by itself: {error}")
 
 

@@ -73,6 +73,8 @@ class LimitWatch:
                 now=now,
                 stop=stop,
                 attempts=(*observation.attempts[:-1], replace(attempt, heartbeat=beat)),
+                # Seen before the training began, and not again: what was shutting down must not keep this one going.
+                instances=tuple(replace(i, state="terminated") for i in observation.instances),
                 epochs_completed=kept,
             )
             self.warn(view)

@@ -141,7 +141,7 @@ def _out_of_money(at: Outlook) -> Step | None:
 
 def _overrunning(at: Outlook) -> Step | None:
     """An attempt will not finish within its limits: stop early, or escalate, as `on_overrun` says."""
-    last = at.seen.attempts[-1] if at.seen.attempts else None
+    last = at.seen.last
     if last is None or goes_to_its_limit(at.run, last.record.offer):
         return None
     escalates = at.run.on_overrun == "escalate"

@@ -80,10 +80,14 @@ class Observation:
     spent_usd: float = 0.0
 
     @property
+    def last(self) -> ObservedAttempt | None:
+        """The latest attempt, open or not."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
     def current(self) -> ObservedAttempt | None:
         """The attempt that is open, if one is."""
-        last = self.attempts[-1] if self.attempts else None
-        return last if last is not None and last.end is None else None
+        return self.last if self.last is not None and self.last.end is None else None
 
     @property
     def live(self) -> tuple[ObservedInstance, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.run.backend import Cloud
+from gpu_offload.orchestrator.run.backend import Cloud, InterruptedRunError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.observation import Observation
@@ -32,7 +32,13 @@ class Observer:
             if outcome is None:
                 return Observation(now=self.clock(), me=self.lease.name, driver=other)
         documents = self.journal.read(run.id)
-        rented = any(a.record.offer.where == "ec2" for a in documents.attempts)
+        rented = any(a.record.offer.is_rented for a in documents.attempts)
+        if rented and self.cloud is None and documents.outcome is None:
+            # Another driver rented while this one followed it. Unseen instances would count as gone.
+            raise InterruptedRunError(
+                f"run {run.id} has instances, and this driver was started without access to EC2; "
+                "run `offload attach` or `offload tend` with credentials"
+            )
         cloud = self.cloud if rented else None
         instances = cloud.instances(run, documents.attempts) if cloud else ()
         # What an instance holds cannot be removed before the instance is gone, so it is not listed earlier.

@@ -1,5 +1,6 @@
 """Terminate calls for a run's instances, and how long EC2 can take to carry them out."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ class Terminations:
     sleep: Callable[[float], None]
     _sent: dict[str, float] = field(default_factory=dict)
     """By instance: when the terminate call was sent last."""
+    _ending: dict[str, float] = field(default_factory=dict)
+    """By instance: when it was first told to end, or seen shutting down."""
 
     def send(self, instances: tuple[str, ...], reason: str) -> None:
         """Send the terminate call; once a minute where EC2 is slow to show that it was heard."""
@@ -40,22 +43,26 @@ class Terminations:
         self.console.note(f"terminating {', '.join(due)}: {reason}")
         self.attempts.rented().terminate(self.run, due)
         self._sent |= dict.fromkeys(due, self.clock())
+        self._ending = dict.fromkeys(due, self.clock()) | self._ending
 
     def abandon(self, seen: Observation, by: str, *, detach: bool) -> None:
         """Terminate at once what costs money, because of `by`; `detach` leaves an instance that trains alone."""
-        current, cloud = seen.current, self.attempts.cloud
-        if cloud is None or seen.driver is not None or seen.outcome:
+        last, cloud = seen.last, self.attempts.cloud
+        if cloud is None or seen.driver is not None or seen.outcome is not None:
             return
-        if current is None or current.record.offer.where != "ec2":
+        if last is None or not last.record.offer.is_rented or (detach and seen.current and last.heartbeat):
             return
-        if detach and current.heartbeat is not None:
+        # An attempt whose job has ended is closed before its instance is terminated.
+        if seen.current is None and not seen.live:
             return
         self.console.note(f"{by}: terminating what run {self.run.id} has rented")
-        ids = cloud.abandon(self.run, current)
+        ids = cloud.abandon(self.run, last)
         if ids:
             self.console.note(f"terminate call sent: {', '.join(ids)}")
-            # Without an instance the attempt stays open: a launch can be under way, and has to be accounted for.
-            self.attempts.close(current.record.number, "stopped", f"stopped by {by}")
+        # Without an instance the attempt stays open: a launch can be under way, and has to be accounted for.
+        if ids and seen.current is not None:
+            with contextlib.suppress(StoreError):  # then the next driver closes it
+                self.attempts.close(last.record.number, "stopped", f"stopped by {by}")
 
     def leave(self, seen: Observation | None, error: Exception) -> None:
         """Warn of the instances that go on without this driver, which ends with an error.
@@ -63,17 +70,17 @@ class Terminations:
         Where the store denies both the driver and the instance what they write, nothing that it trains can be kept: it is
         terminated.
         """
-        if seen is None or seen.current is None or seen.driver is not None or seen.outcome is not None:
+        if seen is None or seen.last is None or seen.driver is not None or seen.outcome is not None:
             return
-        cloud = self.attempts.cloud
-        if isinstance(error, StoreError) and cloud is not None and cloud.keeps_nothing(seen.current):
-            ids = cloud.abandon(self.run, seen.current)
+        last, cloud = seen.last, self.attempts.cloud
+        denied = isinstance(error, StoreError) and cloud is not None and cloud.keeps_nothing(last)
+        if denied and cloud is not None and (ids := cloud.abandon(self.run, last)):
             self.console.warning(
                 f"terminated {', '.join(ids)}: the store takes neither what it trains nor this run's journal. Once the store "
                 "does, the same command carries on from the last epoch that is kept"
             )
             return
-        until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seen.current.record.expires_at))
+        until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(last.record.expires_at))
         for instance in seen.live:
             self.console.warning(
                 f"{instance.id} goes on without this driver, at most until {until}: the same command or `offload tend` "
@@ -81,12 +88,18 @@ class Terminations:
             )
 
     def check(self, observation: Observation) -> None:
-        """Raise InstanceLeftError where an instance still lives long after the run's end."""
-        if observation.outcome is None or observation.now - observation.outcome.at <= LIMIT_S:
-            return
-        states = ", ".join(f"{i.id} is {i.state}" for i in observation.instances if i.state != "terminated")
-        if states:
+        """Raise InstanceLeftError where an instance still lives long after it began to end, or was told to."""
+        # By the time of the observation: this process can have been suspended since.
+        now = observation.now
+        seen = {i.id: now for i in observation.instances if i.state == "shutting-down"}
+        self._ending = seen | self._ending
+        late = [
+            f"{i.id} is {i.state}"
+            for i in observation.instances
+            if i.state != "terminated" and now - self._ending.get(i.id, now) > LIMIT_S
+        ]
+        if late:
             raise InstanceLeftError(
-                f"run {self.run.id} is over, and after {LIMIT_S / 60:.0f} min {states}: "
-                "look at it in the EC2 console; it may still cost money"
+                f"run {self.run.id}: {LIMIT_S / 60:.0f} min after it was to end, {', '.join(late)}: look at it in the EC2 "
+                "console; it may still cost money"
             )

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from run_case import T0, gpu_offer, run_of, seen_attempt
@@ -58,6 +59,14 @@ def test_what_is_running_is_reckoned_until_now_at_the_price_of_its_offer(account
     running = seen_attempt(1, T0, None)
     bill = accounts.known_bill(run_of(now=T0), RunDocuments((running,)), now=T0 + 3600)
     assert float(bill.total) == pytest.approx(0.2 + 0.005 + 60 * 0.08 / 720, abs=2e-6)
+
+
+def test_the_requests_of_an_open_run_count_until_now_and_not_until_its_last_interruption():
+    accounts = Accounting(SimpleNamespace(url="s3://bucket"), StoreSettings())
+    attempts = (seen_attempt(1, T0, T0 + 60, "died"), seen_attempt(2, T0 + 60, None))
+    bill = accounts.bill(run_of(now=T0), RunDocuments(attempts), now=T0 + 7200, ask=False)
+    [reads] = [line for line in bill.lines if line.label.endswith("reads")]
+    assert reads.quantity * 1000 == accounting.OVERHEAD_GETS + 7200 / 240 * 6
 
 
 def test_an_attempt_that_was_refused_costs_nothing(accounts):

@@ -20,6 +20,7 @@ from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import Heartbeat
 
 CPU = Offer("cpu", None, None, None, None, 0.0, "test", None, 2, 4.0)
+RAY = replace(CPU, where="ray")
 
 
 def attempt(number, begin, end, reason="finished", *, offer=CPU, spoke=None):
@@ -40,6 +41,7 @@ def attempt(number, begin, end, reason="finished", *, offer=CPU, spoke=None):
         ((attempt(1, T0, T0 + 60, "stopped"), attempt(2, T0 + 900, T0 + 1000)), 160),
         ((attempt(1, T0, T0 + 60, "orphaned"), attempt(2, T0 + 900, T0 + 1000)), 160),
         ((attempt(1, T0, T0 + 60, "stopped"),), 60),
+        ((attempt(1, T0, T0 + 60, "stopped", offer=RAY),), 60),
         ((attempt(1, T0, T0 + 60, "died"), attempt(2, T0 + 70, T0 + 1000)), 1000),
         # Waiting for an instance is a part of the run.
         (

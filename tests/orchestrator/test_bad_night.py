@@ -16,9 +16,8 @@ from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.error_codes import from_reply
-from gpu_offload.infra.aws.errors import InUseError, NoNetworkError
+from gpu_offload.infra.aws.errors import InUseError, NoNetworkError, ProtectedError, ThrottledError
 from gpu_offload.infra.aws.state_reason import explained
-from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.orchestrator.backends.ec2_cleanup import IN_USE_LIMIT_S, Ec2Cleanup
 from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
@@ -33,16 +32,15 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.attempt_use import use_of
-from gpu_offload.orchestrator.run.backend import InstanceLeftError
+from gpu_offload.orchestrator.run.backend import CloudUnreachableError, InstanceLeftError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.next_step import next_step
-from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
+from gpu_offload.orchestrator.run.observation import Observation, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, GoneRecord, Outcome, StopRequest
 from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.orchestrator.run.step import RecordGone
-from gpu_offload.orchestrator.run.terminations import Terminations
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
 from gpu_offload.remote_job.spec import StoreRef
@@ -439,16 +437,25 @@ def test_a_group_that_stays_in_use_is_evidence_of_an_instance_that_ec2_does_not_
         cleanup.remove(("us-east-1/group/sg-1",))
 
 
-def test_a_driver_that_ends_with_an_error_names_the_instance_that_goes_on_and_until_when():
-    run, out = run_of(now=T0), io.StringIO()
-    cloud = SimpleNamespace(keeps_nothing=lambda _: False, abandon=lambda *_: ("i-1",))
-    terminations = Terminations(run, SimpleNamespace(cloud=cloud), Console(out), time.time, time.sleep)
-    attempts = (ObservedAttempt(attempt_of(run)),)
-    seen = Observation(T0, "me", attempts=attempts, instances=(ObservedInstance("i-1", 1, "running"),))
-    terminations.leave(seen, StoreDeniedError("no"))
-    assert "i-1 goes on" in out.getvalue()
-    cloud.keeps_nothing = lambda _: True  # its store denies the instance what it writes, too
-    terminations.leave(seen, StoreDeniedError("no"))
-    assert "terminated i-1" in out.getvalue()
-    assert "2023-11-14 22:43 UTC" in out.getvalue(), "when the instance powers off"
-    assert f"offload stop {run.id}" in out.getvalue()
+def test_an_instance_that_ec2_does_not_let_go_keeps_no_other_one_running():
+    """One has termination protection, one is throttled; the last one has to go all the same."""
+    faults = {"i-1": ProtectedError("protected"), "i-2": ThrottledError("slow down")}
+    terminated = []
+
+    def terminate(ids):
+        if ids[0] in faults:
+            raise faults[ids[0]]
+        terminated.extend(ids)
+
+    found = Ec2Instances(StoreRef(url="s3://bucket"))
+    found._clients["us-east-1"] = SimpleNamespace(terminate=terminate)
+    for name in ("i-1", "i-2", "i-3"):
+        found.add("us-east-1", SimpleNamespace(id=name, zone="us-east-1a", expires=None, run=RUN))
+    cleanup = Ec2Cleanup(found, Console(io.StringIO()), lambda _: None, lambda _: None, False)
+    with pytest.raises(CloudUnreachableError):
+        cleanup.terminate(("i-1", "i-2", "i-3"))
+    assert terminated == ["i-3"]
+    del faults["i-2"]
+    with pytest.raises(InstanceLeftError, match="i-1 in us-east-1a still runs"):
+        cleanup.terminate(("i-1", "i-2", "i-3"))
+    assert "i-2" in terminated

@@ -1,5 +1,6 @@
 """What a run does about its limits, and which offer it takes next."""
 
+import io
 from dataclasses import replace
 
 import pytest
@@ -24,8 +25,11 @@ from next_step_case import (
 from run_case import gpu_offer
 
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.experience import Experience, PlaceSighting
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.limits import LimitWatch
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptEnd, HostRecord, LaunchingRecord, StopRequest
@@ -69,6 +73,20 @@ def test_a_run_that_will_not_make_it_says_so_early_and_stops_with_its_checkpoint
     seen = replace(seen, attempts=(attempt(beat=beat(T0), end=AttemptEnd(
         number=1, reason=step.reason, at=T0 + 4300, message=step.message)),))  # fmt: skip
     assert next_step(run, seen) == Finish("failed", step.message)
+
+
+def test_a_training_here_keeps_its_deadline_although_a_late_instance_was_shutting_down_when_it_began(store):
+    """An instance that EC2 showed too late is terminated; nothing looks at it again while the training runs."""
+    run = run_of(CPU, deadline_at=T0 + 600)
+    late = ObservedInstance("i-9", 1, "shutting-down")
+    attempts = (attempt(end=ended(1, "died")), attempt(2, CPU))
+    seen = Observation(T0, ME, attempts=attempts, instances=(late,))
+    watch = LimitWatch(run, Journal(store), Console(io.StringIO()), lambda: now[0])
+    now = [T0 + 599]
+    judge = watch.judge(seen, attempts[1])
+    assert judge(beat(T0 + 599)) is None
+    now[0] = T0 + 600
+    assert judge(beat(T0 + 599)) == ("expired", "the deadline passed")
 
 
 def test_a_run_that_will_not_make_it_goes_on_to_its_limit_where_that_was_asked_for():
