@@ -155,6 +155,9 @@ class IsolatedTraining:
             try:
                 yield process
             finally:
+                # A driver that fails here ends the training with its standard input; nothing else limits it now.
+                if process.stdin is not None:
+                    process.stdin.close()
                 code = process.wait()
                 if not self._over.exists():  # it was never started
                     self._over.write_text(f"{code}")

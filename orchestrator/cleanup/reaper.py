@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_offload.infra.aws.errors import CloudError, DeniedError, InUseError
+from gpu_offload.infra.aws.errors import CloudError, DeniedError
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.spot_request import SpotRequests
 from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
@@ -128,21 +128,17 @@ class Reaper:
             for stray in left:
                 try:
                     self._delete_one(stray.what)
-                except InUseError as error:
-                    again.append(stray)
-                    if self.clock() >= end:
-                        self._fail(
-                            f"{stray.what.kind} {stray.what.id} in {stray.what.region} is left: {error}"
-                        )
                 except CloudError as error:
-                    self._fail(f"{stray.what.kind} {stray.what.id} in {stray.what.region} is left: {error}")
+                    # In use by an instance that just ended, or throttled.
+                    if error.retry == "same" and self.clock() < end:
+                        again.append(stray)
+                    else:
+                        thing = stray.what
+                        self._fail(f"{thing.kind} {thing.id} in {thing.region} is left: {error}")
                 else:
                     self._say("removed", "terminated", stray)
                     done.append(stray)
-            if self.clock() >= end:
-                break
-            left = again
-            if left:
+            if left := again:
                 self.sleep(POLL_S)
         return done
 

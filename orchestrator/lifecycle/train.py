@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.aws.errors import CredentialsError, DeniedError
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of, tree_of
@@ -113,10 +114,10 @@ class Training:
             if journal.outcome(run.id) is not None and run.id not in unbilled:
                 continue
             self.console.stage(f"closing run {run.id}, whose model is published")
-            with contextlib.suppress(
-                InterruptedRunError
-            ):  # it has instances, and we no access to EC2: tend closes it
+            try:
                 self._drive(run, self.lease or Lease(clock=self.clock))
+            except (InterruptedRunError, CredentialsError, DeniedError) as error:
+                self.console.note(f"left to `offload tend`, which has access to EC2: {error}")
 
     def _drive(self, run: RunRecord, lease: Lease) -> Outcome | None:
         leaves = self.detach or self.launched_later

@@ -113,7 +113,7 @@ def _past_deadline(at: Outlook) -> Step | None:
     message = (
         "the deadline passed; raise limits.deadline and train again: it resumes from the last checkpoint"
     )
-    return closing.close_down(at.seen, Finish("failed", message), "expired", "the deadline passed")
+    return closing.close_down(at.seen, Finish("failed", message, cut=True), "expired", "the deadline passed")
 
 
 def _failed(at: Outlook) -> Step | None:
@@ -135,8 +135,9 @@ def _out_of_money(at: Outlook) -> Step | None:
     spent, limit = at.seen.spent_usd, at.run.max_cost_usd
     if not spent >= limit > 0 or is_gone(at.seen):
         return None
-    message = f"max-cost-usd is used up (${spent:.2f} of ${limit:.2f})"
-    return closing.close_down(at.seen, Finish("failed", message), "expired", message)
+    why = f"max-cost-usd is used up (${spent:.2f} of ${limit:.2f})"
+    message = f"{why}; raise it and train again: it resumes from the last checkpoint"
+    return closing.close_down(at.seen, Finish("failed", message, cut=True), "expired", why)
 
 
 def _overrunning(at: Outlook) -> Step | None:
@@ -148,7 +149,8 @@ def _overrunning(at: Outlook) -> Step | None:
     if last.end is not None:
         if last.end.reason != "overrun" or (escalates and at.candidate is not None):
             return None
-        return closing.close_down(at.seen, Finish("failed", last.end.message), "overrun", last.end.message)
+        why = last.end.message
+        return closing.close_down(at.seen, Finish("failed", why, cut=True), "overrun", why)
     if at.leaves is not None and at.rented_candidate is not None:
         name = at.rented_candidate.offer.name
         return closing.clear_attempt(at, "overrun", f"{at.leaves}; it moves to {name}")
@@ -162,7 +164,7 @@ def _overrunning(at: Outlook) -> Step | None:
         f"{at.overrun}. {kept} of {at.run.spec.epochs} epochs are kept: raise the limit and train again, "
         "it resumes from there"
     )
-    return closing.close_down(at.seen, Finish("failed", advice), "overrun", advice)
+    return closing.close_down(at.seen, Finish("failed", advice, cut=True), "overrun", advice)
 
 
 def _between_attempts(at: Outlook) -> Step | None:

@@ -1,15 +1,20 @@
 """What a driver does around its loop: signals, errors, and instances that do not end."""
 
 import io
+import subprocess
+import sys
 import time
+from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from next_step_case import CPU
-from run_case import T0, attempt_of, run_of, seen_attempt
+from run_case import T0, attempt_of, run_of, seen_attempt, spec_of
 
+from gpu_offload.infra.instance.isolation import Isolation
 from gpu_offload.infra.store.errors import StoreCredentialsError, StoreDeniedError, StoreUnreachableError
+from gpu_offload.orchestrator.backends.isolated_training import IsolatedTraining
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.backend import InstanceLeftError, InterruptedRunError
@@ -97,6 +102,19 @@ def test_a_signal_while_the_store_is_away_leaves_the_run_resumable():
     attempts = SimpleNamespace(cloud=SimpleNamespace(abandon=lambda *_: ("i-1",)), close=close)
     ending = Terminations(run_of(), attempts, Console(io.StringIO()), time.time, time.sleep)
     ending.abandon(Observation(T0, "me", attempts=(seen_attempt(1, T0, None),)), "SIGINT", detach=False)
+
+
+@pytest.mark.process
+def test_an_isolated_training_ends_with_a_driver_that_fails(tmp_path, monkeypatch):
+    """The terminal is gone, for example: without limits and lease the training must not go on."""
+    quiet, reads = [sys.executable, "-c", ""], [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    monkeypatch.setattr(Isolation, "command", lambda *_: reads)
+    monkeypatch.setattr(IsolatedTraining, "_module", lambda *_: quiet)
+    spec = spec_of(output=str(tmp_path / "output"))
+    options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"text": True}
+    with pytest.raises(BrokenPipeError), IsolatedTraining(spec, tmp_path, options).training(deque()):
+        raise BrokenPipeError
+    assert (tmp_path / "trained").exists()
 
 
 def test_a_driver_without_access_to_ec2_does_not_take_a_rented_instance_for_gone(store):

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from gpu_offload.dataset.synthetic import generate
+from gpu_offload.infra.aws.errors import NoCredentialsError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.lifecycle import train
 from gpu_offload.orchestrator.lifecycle.opening import Opening
@@ -142,6 +143,21 @@ def test_an_open_run_goes_on_only_where_it_is_asked_for(project, monkeypatch, on
     with pytest.raises(KeyboardInterrupt):
         training(project, planned(project, on, launched_later=False)).run()
     assert seen == [{on}]
+
+
+def test_a_published_training_is_done_although_a_run_of_it_can_be_closed_only_with_access_to_ec2(
+    project, monkeypatch
+):
+    journal, run = opened(project, planned(project, "cpu"))
+
+    def controller_of(*_, **__):
+        raise NoCredentialsError("no credentials")
+
+    monkeypatch.setattr(train, "controller_of", controller_of)
+    work = training(project, planned(project, "cpu"))
+    work._close_runs()
+    assert "offload tend" in work.console.stream.getvalue()
+    assert journal.outcome(run.id) is None
 
 
 def test_a_run_that_stays_on_its_cpu_is_ended_where_an_instance_is_asked_for(project):

@@ -7,6 +7,7 @@ import pytest
 from next_step_case import (
     CPU,
     GONE,
+    LATE,
     ME,
     NOW,
     ON_DEMAND,
@@ -72,7 +73,16 @@ def test_a_run_that_will_not_make_it_says_so_early_and_stops_with_its_checkpoint
     assert step.reason == "overrun"
     seen = replace(seen, attempts=(attempt(beat=beat(T0), end=AttemptEnd(
         number=1, reason=step.reason, at=T0 + 4300, message=step.message)),))  # fmt: skip
-    assert next_step(run, seen) == Finish("failed", step.message)
+    assert next_step(run, seen) == Finish("failed", step.message, cut=True)
+
+
+def test_a_limit_that_ends_a_run_between_two_attempts_is_no_fault_of_its_training():
+    """A sweep tells a training that its limits cut short from one that failed."""
+    refused = (attempt(host=False, end=ended(1, "refused")),)
+    late = next_step(run_of(), Observation(LATE, ME, attempts=refused))
+    spent = next_step(run_of(), Observation(NOW, ME, attempts=refused, spent_usd=1.01))
+    assert (late.status, late.cut) == (spent.status, spent.cut) == ("failed", True)
+    assert "raise it and train again" in spent.message
 
 
 def test_a_training_here_keeps_its_deadline_although_a_late_instance_was_shutting_down_when_it_began(store):

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -21,13 +22,14 @@ from commands import offload, start, wait_until
 from leak_case import OTHER_STORE, STORE, launch, run_of, train_project
 from run_case import T0, seen_attempt
 
+from gpu_offload.infra.aws.errors import DeniedError, InUseError, ThrottledError
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.cleanup.orphans import Resource, RunLimits, find_orphans
+from gpu_offload.orchestrator.cleanup.orphans import Orphan, Resource, RunLimits, find_orphans
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
 from gpu_offload.orchestrator.cleanup.run_limits import limits_of
 from gpu_offload.orchestrator.cleanup.tend import Tend
@@ -146,6 +148,24 @@ def test_a_run_whose_name_no_store_could_hold_is_unknown(tmp_path):
     store = open_store(f"file:{tmp_path}")
     Journal(store).begin(run_of("known-1"))
     assert set(limits_of(store, ["known-1", "../../etc", "", "missing-1"])) == {"known-1"}
+
+
+def test_a_removal_that_is_throttled_is_tried_again_and_a_denied_one_is_not():
+    tried, faults = [], [ThrottledError("slow down"), InUseError("in use"), None, DeniedError("no")]
+
+    def delete(group):
+        tried.append(group)
+        if (fault := faults.pop(0)) is not None:
+            raise fault
+
+    out, now = io.StringIO(), [NOW]
+    reaper = Reaper([], OURS, lambda _: {}, Console(out), sleep=lambda s: now.append(s), clock=lambda: now[0])
+    reaper.inventory._clients["us-east-1"] = SimpleNamespace(delete_security_group=delete)
+    found = [Orphan(Resource("security group", name, "us-east-1", "a-1"), "") for name in ("sg-1", "sg-2")]
+    assert [one.what.id for one in reaper._delete(found[:1])] == ["sg-1"]
+    assert reaper._delete(found[1:]) == []
+    assert tried == ["sg-1", "sg-1", "sg-1", "sg-2"]
+    assert "sg-2 in us-east-1 is left" in out.getvalue()
 
 
 # ------------------------------------------------------------------------------ on the simulated cloud
