@@ -3,16 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.errors import CloudError, DeniedError
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.orchestrator.cleanup.orphans import Resource
 
+T = TypeVar("T")
+
 
 @dataclass
 class Inventory:
-    """Lists an account. A region that cannot be read is reported once, and then left out."""
+    """Lists an account. A region of which something cannot be read is reported once."""
 
     regions: Sequence[str]
     complain: Callable[[str], object]
@@ -21,6 +24,8 @@ class Inventory:
     notes: list[str] = field(default_factory=list)
     _clients: dict[str, Ec2] = field(default_factory=dict)
     _deaf: set[str] = field(default_factory=set)
+    """Regions whose instances cannot be listed; they are left out."""
+    _complained: set[str] = field(default_factory=set)
 
     def client(self, region: str) -> Ec2:
         """Return the client of a region."""
@@ -40,28 +45,47 @@ class Inventory:
     def _look_at(self, region: str) -> list[Resource]:
         if region in self._deaf:
             return []
-        found: list[Resource] = []
+        schedules = self._answer(region, lambda: self._schedules(region))
         try:
-            found += self._schedules(region)
-            ec2 = self.client(region)
-            groups = ec2.find_security_groups()
-            found += [
-                Resource("volume", v.id, region, v.run, _unix(v.expires), v.store, v.state, v.attached_to)
-                for v in ec2.volumes()
-            ]
-            instances = ec2.find()
+            instances = self.client(region).find()
         except CloudError as error:
             self._deaf.add(region)
-            self.complain(f"{region} could not be swept: {error}")
+            self._complain(region, error)
             return []
+        # Where the role may not list these, no instance must keep running because of that.
+        volumes = self._answer(region, self.client(region).volumes)
+        groups = self._answer(region, self.client(region).find_security_groups)
         holders = {group: i.id for i in instances if not i.ended for group in i.security_groups}
-        found += [
-            Resource("security group", g.id, region, g.run, _unix(g.expires), g.store, "", holders.get(g.id))
-            for g in groups
+        return [
+            *schedules,
+            *(
+                Resource("volume", v.id, region, v.run, _unix(v.expires), v.store, v.state, v.attached_to)
+                for v in volumes
+            ),
+            *(
+                Resource(
+                    "security group", g.id, region, g.run, _unix(g.expires), g.store, "", holders.get(g.id)
+                )
+                for g in groups
+            ),
+            *(
+                Resource("instance", i.id, region, i.run, _unix(i.expires), i.store, i.state)
+                for i in instances
+            ),
         ]
-        return found + [
-            Resource("instance", i.id, region, i.run, _unix(i.expires), i.store, i.state) for i in instances
-        ]
+
+    def _answer(self, region: str, ask: Callable[[], list[T]]) -> list[T]:
+        """Return what `ask` finds; nothing where it fails."""
+        try:
+            return ask()
+        except CloudError as error:
+            self._complain(region, error)
+            return []
+
+    def _complain(self, region: str, error: CloudError) -> None:
+        if region not in self._complained:
+            self._complained.add(region)
+            self.complain(f"{region} could not be swept as a whole: {error}")
 
     def _schedules(self, region: str) -> list[Resource]:
         try:

@@ -11,6 +11,7 @@ from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.aws.termination import terminate_and_wait
 from gpu_offload.infra.simulator.behaviour import Event, Leftovers
+from gpu_offload.orchestrator.drill.command import DrillError
 from gpu_offload.orchestrator.settings.load import Settings
 
 LOOK_S = 1.0
@@ -82,8 +83,12 @@ class AccountCloud:
             time.sleep(LOOK_S)
 
     def terminate(self) -> None:
-        """Terminate every instance of the drill, and wait."""
-        terminate_and_wait(self.regions, lambda instance: instance.store == self.mark)
+        """Terminate every instance of the drill, and wait. Raises DrillError: one is left."""
+        done = terminate_and_wait(self.regions, lambda instance: instance.store == self.mark)
+        if left := [f"{what} ({why})" for what, why in {**done.left, **done.refused}.items()]:
+            raise DrillError(
+                f"not terminated: {', '.join(left)}; see the EC2 console, they may still cost money"
+            )
 
     def environment(self) -> Mapping[str, str]:
         """Nothing: commands use the user's own access."""

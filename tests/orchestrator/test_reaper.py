@@ -29,6 +29,7 @@ from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.cleanup.inventory import Inventory
 from gpu_offload.orchestrator.cleanup.orphans import Orphan, Resource, RunLimits, find_orphans
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
 from gpu_offload.orchestrator.cleanup.run_limits import limits_of
@@ -150,6 +151,34 @@ def test_a_run_whose_name_no_store_could_hold_is_unknown(tmp_path):
     assert set(limits_of(store, ["known-1", "../../etc", "", "missing-1"])) == {"known-1"}
 
 
+def test_an_instance_is_found_although_the_role_may_not_list_volumes(monkeypatch):
+    """A stack that was deployed before volumes were swept: an orphan must not run on because of that."""
+
+    def denied():
+        raise DeniedError("not authorized to perform ec2:DescribeVolumes")
+
+    orphan = SimpleNamespace(
+        id="i-1",
+        run="gone-1",
+        expires=None,
+        store=OURS,
+        state="running",
+        ended=False,
+        security_groups=("sg-1",),
+    )
+    group = SimpleNamespace(id="sg-1", run="gone-1", expires=None, store=OURS)
+    monkeypatch.setattr(Inventory, "_schedules", lambda *_: [])
+    reaper = Reaper(["us-east-1"], OURS, lambda _: {}, Console(io.StringIO()))
+    reaper.inventory._clients["us-east-1"] = SimpleNamespace(
+        find=lambda: [orphan], volumes=denied, find_security_groups=lambda: [group]
+    )
+    for _ in range(2):
+        assert [thing.id for thing in reaper.inventory.look()] == ["sg-1", "i-1"]
+    [failure] = reaper._failures
+    assert "us-east-1" in failure
+    assert "DescribeVolumes" in failure
+
+
 def test_a_removal_that_is_throttled_is_tried_again_and_a_denied_one_is_not():
     tried, faults = [], [ThrottledError("slow down"), InUseError("in use"), None, DeniedError("no")]
 
@@ -158,8 +187,8 @@ def test_a_removal_that_is_throttled_is_tried_again_and_a_denied_one_is_not():
         if (fault := faults.pop(0)) is not None:
             raise fault
 
-    out, now = io.StringIO(), [NOW]
-    reaper = Reaper([], OURS, lambda _: {}, Console(out), sleep=lambda s: now.append(s), clock=lambda: now[0])
+    out = io.StringIO()
+    reaper = Reaper([], OURS, lambda _: {}, Console(out), sleep=lambda _: None, clock=lambda: NOW)
     reaper.inventory._clients["us-east-1"] = SimpleNamespace(delete_security_group=delete)
     found = [Orphan(Resource("security group", name, "us-east-1", "a-1"), "") for name in ("sg-1", "sg-2")]
     assert [one.what.id for one in reaper._delete(found[:1])] == ["sg-1"]
