@@ -345,7 +345,7 @@ class ModelCloud:
         mine = [m for m in self._seen() if m.attempt == number and m.keys == name]
         return mine[0] if mine else None
 
-    def terminate(self, run: RunRecord, instances: tuple[str, ...]) -> None:
+    def terminate(self, instances: tuple[str, ...]) -> None:
         self._call("TerminateInstances", lambda: self._terminate(instances), 0.5)
 
     def _terminate(self, instances: tuple[str, ...]) -> None:
@@ -353,7 +353,7 @@ class ModelCloud:
             if machine.id in instances:
                 self.world.shut_down(machine)
 
-    def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
+    def clean_up(self, leftovers: tuple[str, ...]) -> None:
         for name in leftovers:
             if any(m.state(self.world.now) != "terminated" for m in self.world.machines):
                 self.actor.sleep(1.0)

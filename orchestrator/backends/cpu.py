@@ -111,9 +111,8 @@ class LocalTraining:
                     reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
                     reader.start()
                     for event in events_of(process):
-                        if (
-                            event.event != "interrupted" or process.told is None
-                        ):  # else it only repeats our signal
+                        # After a signal of ours it only repeats it.
+                        if event.event != "interrupted" or process.told is None:
                             show(event)
                         if event.event in {"failed", "interrupted"}:
                             message = event.message or ""

@@ -56,9 +56,7 @@ class RentedTraining:
 
     def __post_init__(self) -> None:
         self.found = Ec2Instances(self.store, self.clock)
-        self.launcher = Launcher(
-            self.settings, self.found, self.console, self.staging, self.ssh_user, clock=self.clock
-        )
+        self.launcher = Launcher(self.settings, self.found, self.console, self.ssh_user, clock=self.clock)
         schedules = self.settings.schedule_role is not None
         self.cleanup = Ec2Cleanup(self.found, self.console, self._pause, self.sleep, schedules, self.clock)
 
@@ -84,7 +82,8 @@ class RentedTraining:
 
     def prepare(self, run: RunRecord) -> None:
         """See `Cloud`: stages what the instance reads."""
-        self.launcher.stage(run)
+        if self.staging is not None:
+            self.staging.stage(run)
 
     def adopt(self, run: RunRecord, attempt: AttemptRecord, host: HostRecord) -> None:
         """See `Cloud`."""
@@ -141,9 +140,8 @@ class RentedTraining:
         ended = session.follow(seconds) if session is not None and session.reachable else None
         return ended if ended and not self._store_knows(run, number) else None
 
-    def terminate(self, run: RunRecord, instances: tuple[str, ...]) -> None:
+    def terminate(self, instances: tuple[str, ...]) -> None:
         """See `Cloud`."""
-        del run
         self.cleanup.terminate(instances)
 
     def keeps_nothing(self, attempt: ObservedAttempt) -> bool:
@@ -155,9 +153,8 @@ class RentedTraining:
         """See `Cloud`."""
         return self.cleanup.abandon(run, attempt)
 
-    def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
+    def clean_up(self, leftovers: tuple[str, ...]) -> None:
         """See `Cloud`."""
-        del run
         self.cleanup.remove(leftovers)
 
     def close(self) -> None:
@@ -218,5 +215,4 @@ class RentedTraining:
     def _pause(self, seconds: float) -> None:
         """Wait; the lease is kept alive meanwhile, and a store that is away does not matter here."""
         self.sleep(seconds)
-        with contextlib.suppress(Exception):
-            self.renew()
+        self.renew()

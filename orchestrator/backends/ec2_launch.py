@@ -28,7 +28,6 @@ from gpu_offload.infra.instance.user_data import SSH_USER, user_data
 from gpu_offload.infra.ssh.key import ClientKey, HostKey
 from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances, region_of
 from gpu_offload.orchestrator.backends.ec2_regions import Ec2Regions
-from gpu_offload.orchestrator.backends.staging import Staging
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import LaunchDeniedError, RefusedError
@@ -52,13 +51,8 @@ SCHEDULE_SLACK_S = 120.0
 class Keys:
     """The two SSH identities of an attempt; they exist in this process only."""
 
-    host: HostKey
-    client: ClientKey
-
-    @classmethod
-    def generate(cls) -> "Keys":
-        """Make fresh ones."""
-        return cls(HostKey.generate(), ClientKey.generate())
+    host: HostKey = field(default_factory=HostKey.generate)
+    client: ClientKey = field(default_factory=ClientKey.generate)
 
 
 @dataclass
@@ -68,8 +62,6 @@ class Launcher:
     settings: Ec2Settings
     instances: Ec2Instances
     console: Console
-    staging: Staging | None = None
-    """None for a driver without the dataset at hand: then it must have been staged before."""
     ssh_user: str = SSH_USER
     keys: dict[int, Keys] = field(default_factory=dict)
     """By attempt."""
@@ -80,11 +72,6 @@ class Launcher:
 
     def __post_init__(self) -> None:
         self.regions = Ec2Regions(self.settings)
-
-    def stage(self, run: RunRecord) -> None:
-        """Put into the store what an instance reads and is not there. Raises StoreError, DatasetError."""
-        if self.staging is not None:
-            self.staging.stage(run)
 
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
         """Launch; None where the answer was lost and must be asked for again.
@@ -191,7 +178,7 @@ class Launcher:
 
     def _request(self, ec2: Ec2, run: RunRecord, attempt: AttemptRecord) -> LaunchRequest:
         offer, expires = attempt.offer, datetime.fromtimestamp(int(attempt.expires_at), UTC)
-        keys = self.keys.setdefault(attempt.number, Keys.generate())
+        keys = self.keys.setdefault(attempt.number, Keys())
         mark = self.instances.mark
         image, subnet = self.regions.image(ec2.region), self.regions.subnet(ec2, offer)
         self._cidr = self._cidr or public_cidr(self.settings.ssh_cidr)

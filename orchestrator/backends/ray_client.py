@@ -158,10 +158,9 @@ class Training:
             event: Literal["interrupted", "failed"] = "interrupted" if code == EXIT_RESUMABLE else "failed"
             last = said.rpartition("\n")[2] or f"exit code {code}"
             say(ProgressEvent.measured(event=event, time=time.time(), message=last))
-        outside = (
-            code == EXIT_RESUMABLE and not self.stop.is_set()
-        )  # Ray drains a node before it takes it away
-        return EXIT_NODE_LOST if outside else code
+        # Not stopped by us: Ray drains a node before it takes it away.
+        drained = code == EXIT_RESUMABLE and not self.stop.is_set()
+        return EXIT_NODE_LOST if drained else code
 
     def _tick(self) -> bool:
         """Pass progress on; return whether the training may go on."""

@@ -13,7 +13,6 @@ from types import FrameType
 from typing import IO
 
 from gpu_offload.infra.signals import handled
-from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.run.backend import Ending
 from gpu_offload.orchestrator.run.events import parse_events
@@ -77,15 +76,12 @@ def passing_signals_on(process: TrainingProcess) -> Iterator[None]:
 
 @contextmanager
 def renewing(renew: Callable[[], object]) -> Iterator[None]:
-    """Renew the lease in the background; a store that is away does not hurt the training."""
+    """Renew the lease in the background."""
     over = threading.Event()
 
     def work() -> None:
         while not over.wait(RENEW_S):
-            try:
-                renew()
-            except StoreError:
-                continue
+            renew()
 
     with beside(work, over, "lease"):
         yield

@@ -1,8 +1,8 @@
 """Limits of the runs that own resources in the account, from the store."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from gpu_offload.infra.store.errors import ObjectKeyError, StoreError
+from gpu_offload.infra.store.errors import ObjectKeyError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.orphans import RunLimits
 from gpu_offload.orchestrator.run.journal import Journal
@@ -23,18 +23,3 @@ def limits_of(store: ObjectStore, runs: Iterable[str]) -> Mapping[str, RunLimits
         except JournalError:
             found[run] = RunLimits(0.0, legible=False)
     return found
-
-
-def readable_limits(
-    store: ObjectStore, complain: Callable[[str], None]
-) -> Callable[[Iterable[str]], Mapping[str, RunLimits] | None]:
-    """Return `limits_of` for a reaper; where the store cannot be read, it reports that and returns None."""
-
-    def read(runs: Iterable[str]) -> Mapping[str, RunLimits] | None:
-        try:
-            return limits_of(store, runs)
-        except StoreError as error:
-            complain(str(error))
-            return None
-
-    return read

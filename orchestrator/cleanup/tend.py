@@ -1,7 +1,7 @@
 """`offload tend`: removes orphans, then advances every open run as far as possible without waiting."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_offload.errors import OffloadError
@@ -13,8 +13,9 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.onlooker import look, would
+from gpu_offload.orchestrator.cleanup.orphans import RunLimits
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
-from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
+from gpu_offload.orchestrator.cleanup.run_limits import limits_of
 from gpu_offload.orchestrator.cleanup.sweep_note import note_sweep
 from gpu_offload.orchestrator.cleanup.tend_report import RunTended, Tended, changed
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
@@ -78,13 +79,20 @@ class Tend:
         return Reaper(
             regions=regions if self._may_have_rented() else [],
             mark=store_mark(self.settings.store_url, self.settings.store.endpoint_url),
-            runs=readable_limits(self.store, self._unreadable),
+            runs=self._limits,
             console=self.console,
             dry_run=self.dry_run,
             schedules_wanted=self.settings.ec2.schedule_role is not None,
             sleep=self.sleep,
             clock=self._now,
         ).sweep()
+
+    def _limits(self, runs: Iterable[str]) -> Mapping[str, RunLimits] | None:
+        try:
+            return limits_of(self.store, runs)
+        except StoreError as error:
+            self._unreadable(str(error))
+            return None
 
     def _open_runs(self, journal: Journal) -> tuple[list[RunRecord], list[RunTended]]:
         """Return the open runs, and a message for each that cannot be read."""
@@ -145,7 +153,7 @@ class Tend:
     def _book(self, journal: Journal, found_late: Iterable[str]) -> None:
         """Bill finished runs whose instances were found late or whose driver died before the bill."""
         try:
-            runs = {*found_late, *journal.unbilled_ids()}
+            runs = {*found_late, *journal.index.unbilled_ids()}
         except StoreError as error:
             self._unreadable(str(error))
             return

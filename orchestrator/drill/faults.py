@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.orchestrator.drill.command import Command, DrillError
 from gpu_offload.orchestrator.drill.project import DrillPace
 from gpu_offload.orchestrator.drill.stage import DrillStage
-
-RESUMABLE = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def _cancelled(stage: DrillStage, moment: str, condition: Callable[[], bool], *l
     stage.until(moment, condition, command)
     signalled_at = command.tell(signal.SIGINT)
     code = command.wait(stage.patience)
-    if code not in {0, RESUMABLE}:
+    if code not in {0, EXIT_RESUMABLE}:
         raise DrillError(f"SIGINT {moment} gave exit code {code}: {command.last_words()}")
     stage.until("every instance is ended", lambda: not stage.cloud.leftovers().instances)
     seconds = stage.quiet_at(signalled_at) - signalled_at

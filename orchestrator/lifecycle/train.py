@@ -109,7 +109,7 @@ class Training:
     def _close_runs(self) -> None:
         """Close the runs of a training that is published: a driver was killed before it could, and nothing is billed."""
         journal = Journal(self.store)
-        unbilled = journal.unbilled_ids()
+        unbilled = journal.index.unbilled_ids()
         for run in journal.runs_of(self.planned.training_key):
             if journal.outcome(run.id) is not None and run.id not in unbilled:
                 continue

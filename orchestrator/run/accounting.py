@@ -170,9 +170,7 @@ def _uses(
     sent: Mapping[int, int],
     prices: Callable[[ObservedAttempt], tuple[PriceStep, ...]],
 ) -> list[AttemptUse]:
-    return [
-        use_of(a, now=now, run=run, prices=prices(a), sent=sent[a.record.number]) for a in attempts if a.host
-    ]
+    return [use_of(a, run, now=now, prices=prices(a), sent=sent[a.record.number]) for a in attempts if a.host]
 
 
 def _is_complete(store: ObjectStore, key: str, instances: Mapping[str, float]) -> bool:

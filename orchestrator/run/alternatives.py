@@ -46,9 +46,8 @@ def policy_alternatives(
         return ()
     finished = any(a.end is not None and a.end.reason == "finished" for a in attempts)
     completed = max(a.heartbeat.epochs_completed for a in measured if a.heartbeat)
-    work = (
-        completed if finished else run.spec.epochs
-    ) * seconds  # early stopping ends it before the last epoch
+    # Early stopping ends a training before its last epoch.
+    work = (completed if finished else run.spec.epochs) * seconds
     whole = max(1.0, run.deadline_at - run.created_at)
     at = Position(
         left=work,

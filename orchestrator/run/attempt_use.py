@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from gpu_offload.orchestrator.cost.traffic import UNCHARGED
 from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
@@ -31,12 +30,7 @@ def bytes_sent(
 
 
 def use_of(
-    attempt: ObservedAttempt,
-    *,
-    now: float,
-    prices: tuple[PriceStep, ...] = (),
-    run: RunRecord | None = None,
-    sent: int = 0,
+    attempt: ObservedAttempt, run: RunRecord, *, now: float, prices: tuple[PriceStep, ...] = (), sent: int = 0
 ) -> AttemptUse:
     """Return what an attempt with an instance used until its end, or until `now` (Unix seconds).
 
@@ -60,8 +54,8 @@ def use_of(
         on_demand_usd_per_hour=None if on_demand is None else _decimal(on_demand),
         volume_gib=host.volume_gib,
         region=host.region,
-        store=run.store_place if run is not None else UNCHARGED,
-        bytes_read=run.dataset_bytes if run is not None else 0,
+        store=run.store_place,
+        bytes_read=run.dataset_bytes,
         bytes_written=sent,
     )
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console
@@ -66,31 +67,28 @@ class Attempts:
         if why is not None:
             self.console.note(f"nothing is launched: {why}")
             return
+        # Each write retries on its own: a store that does not answer now must not cause a second launch.
         try:
             host = cloud.launch(self.run, attempt)
         except RefusedError as refusal:
             self.console.note(f"refused: {refusal}")
-            refused = AttemptEnd(
-                number=number,
-                reason="refused",
-                at=self.clock(),
-                message=str(refusal),
+            self._refuse(
+                number,
+                str(refusal),
                 quota=refusal.quota,
                 limit_vcpus=refusal.limit_vcpus,
                 for_good=refusal.for_good,
             )
         except LaunchDeniedError as denial:
-            denied = AttemptEnd(
-                number=number, reason="refused", at=self.clock(), message=str(denial), denied=True
-            )
-            self.patiently(lambda: self.journal.close_attempt(self.run.id, denied))
+            self._refuse(number, str(denial), denied=True)
             raise
         else:
-            # Retries on its own: a store that does not answer now must not cause a second launch.
             if host is not None:
                 self.patiently(lambda: self.journal.record_host(self.run.id, number, host))
-            return
-        self.patiently(lambda: self.journal.close_attempt(self.run.id, refused))
+
+    def _refuse(self, number: int, message: str, **details: Any) -> None:
+        end = AttemptEnd(number=number, reason="refused", at=self.clock(), message=message, **details)
+        self.patiently(lambda: self.journal.close_attempt(self.run.id, end))
 
     def _reason_not_to_launch(self, number: int) -> str | None:
         other = self.lease.claim(self.journal.store, self.run.id)
@@ -132,11 +130,8 @@ class Attempts:
     ) -> None:
         """Journal how an attempt ended; `at` is when, in Unix seconds, None for now."""
         at = self.clock() if at is None else at
-        if reason not in {
-            "finished",
-            "failed",
-            "stopped",
-        }:  # a failure and a stop end the command, which reports it
+        # A failure and a stop end the command, which reports them.
+        if reason not in {"finished", "failed", "stopped"}:
             self.console.note(f"attempt {number} ended ({reason}): {message}")
         end = AttemptEnd(number=number, reason=reason, at=at, message=message, by_cloud=by_cloud)
         self.journal.close_attempt(self.run.id, end)

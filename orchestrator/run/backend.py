@@ -97,10 +97,10 @@ class Cloud(Protocol):
     def train(self, run: RunRecord, attempt: ObservedAttempt) -> Ending | None:
         """Start the training on the instance; return why that cannot be, if it cannot."""
 
-    def terminate(self, run: RunRecord, instances: tuple[str, ...]) -> None:
+    def terminate(self, instances: tuple[str, ...]) -> None:
         """Send the terminate call."""
 
-    def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
+    def clean_up(self, leftovers: tuple[str, ...]) -> None:
         """Remove what `leftovers` named."""
 
     def follow(self, run: RunRecord, attempt: ObservedAttempt, seconds: float) -> Ending | None:

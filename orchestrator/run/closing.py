@@ -41,9 +41,8 @@ def _close(
     return CloseAttempt(number, reason, message, ended_at(observation, current), by_cloud)
 
 
-def appearing(observation: Observation, least: float | None = None) -> float:
-    """Return how long to wait before the next search for a late instance: longer as time passes, and at least `least`."""
-    least = ENDING_POLL_S if least is None else least
+def appearing(observation: Observation, least: float) -> float:
+    """Return the seconds before the next search for a late instance: more as time passes, and at least `least`."""
     launched = max((last_launch(a) or 0.0 for a in observation.attempts), default=0.0)
     return min(LONGEST_APPEARING_POLL_S, max(least, (observation.now - launched) / 10))
 
@@ -56,7 +55,10 @@ def clear(observation: Observation, reason: str) -> Step | None:
     if any(i.state == "shutting-down" for i in observation.instances):
         return Wait(ENDING_POLL_S, "an instance is shutting down")
     if any(may_appear(observation, attempt) for attempt in observation.attempts):
-        return Wait(appearing(observation), "an instance may have been launched that EC2 does not show yet")
+        return Wait(
+            appearing(observation, ENDING_POLL_S),
+            "an instance may have been launched that EC2 does not show yet",
+        )
     if observation.leftovers:
         return CleanUp(observation.leftovers)
     return None

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import MODEL_NAME, Manifest, ManifestEstimate, RegistryError
@@ -18,7 +17,7 @@ from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import Collected, RunRecord, run_key
-from gpu_offload.orchestrator.run.revision import revised
+from gpu_offload.orchestrator.run.revision import first_revision
 from gpu_offload.orchestrator.run.timing import record_timing
 from gpu_offload.remote_job.result import TrainingResult, metrics_fault
 
@@ -90,15 +89,11 @@ class Collector:
             self.console.warning(f"the staged result does not count and is discarded: {error}")
             return "died", f"its result did not count: {error}"
 
-    def _revised(self, result: TrainingResult) -> Interval | None:
-        events = events_of(self.journal.store, self.run.id, result.attempt)
-        first = revised(self.run, events, self.run.began_at).first
-        return first.interval if first is not None else None
-
     def _manifest(self, result: TrainingResult, observation: Observation, cost_usd: float) -> Manifest:
         run, now = self.run, self.clock()
         attempt = next((a for a in observation.attempts if a.record.number == result.attempt), None)
         offer = attempt.record.offer if attempt else None
+        first = first_revision(run, events_of(self.journal.store, run.id, result.attempt))
         return Manifest(
             version=run.version,
             training_key=run.training_key,
@@ -123,7 +118,7 @@ class Collector:
             per_class=result.per_class,
             seconds=ManifestEstimate(
                 estimated=run.estimate,
-                revised=self._revised(result),
+                revised=first[0].interval if first else None,
                 actual=run_seconds(run, observation.attempts, now),
             ),
             where=(offer.instance_type or offer.where) if offer else "cpu",

@@ -207,17 +207,15 @@ class Controller:
             case CloseAttempt(number, reason, message, at, by_cloud):
                 self.attempts.close(number, reason, message, at=at, by_cloud=by_cloud)
             case Collect():
-                result = _result(observation)
-                self._unless_counted(result, self.collector.collect(result))
+                self._bring_in(observation, self.collector.collect)
             case Publish():
-                result = _result(observation)
                 cost = functools.partial(self.accounting.total, self.run, observation)
-                self._unless_counted(result, self.collector.publish(result, observation, cost))
+                self._bring_in(observation, lambda r: self.collector.publish(r, observation, cost))
             case Terminate(instances, reason):
                 self.terminations.check(observation)
                 self.terminations.send(instances, reason)
             case CleanUp(leftovers):
-                self.attempts.rented().clean_up(self.run, leftovers)
+                self.attempts.rented().clean_up(leftovers)
             case Wait():
                 self.terminations.check(observation)
                 self.waiting.wait(step, observation)
@@ -228,9 +226,13 @@ class Controller:
             case _:
                 assert_never(step)
 
-    def _unless_counted(self, result: TrainingResult, ended: Ending | None) -> None:
-        if ended is not None:
-            self.attempts.close(result.attempt, *ended)
+    def _bring_in(self, observation: Observation, act: Callable[[TrainingResult], Ending | None]) -> None:
+        """Act on the staged result; close its attempt and discard it where it does not count."""
+        if observation.result is None:  # `next_step` asks for this only where there is one
+            raise AssertionError("no result")
+        if (ended := act(observation.result)) is not None:
+            # In this order: a driver that dies in between finds the result again, and judges it again.
+            self.attempts.close(observation.result.attempt, *ended)
             self.journal.discard_result(self.run.id)
 
     def _finish(self, status: OutcomeStatus, message: str, observation: Observation, *, cut: bool) -> None:
@@ -246,8 +248,3 @@ class Controller:
             self.lease.release(self.journal.store, self.run.id)
         except StoreError as error:  # also credentials that expired meanwhile: the run's own end counts
             self.console.warning(f"the lease was not released and expires by itself: {error}")
-
-
-def _result(observation: Observation) -> TrainingResult:
-    assert observation.result is not None  # noqa: S101 - next_step asks for this only when there is one
-    return observation.result

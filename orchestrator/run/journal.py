@@ -73,10 +73,6 @@ class Journal:
         """Return the ids of the runs that began last, the newest first."""
         return list(itertools.islice(self.index.recent(), count))
 
-    def unbilled_ids(self) -> list[str]:
-        """Return the ids of the runs that are over without a bill: their driver died in between."""
-        return self.index.unbilled_ids()
-
     def readable_runs(self, runs: Iterable[str] | None = None) -> tuple[list[RunRecord], list[JournalError]]:
         """Return those of the runs (None: all) whose record can be read, and an error for each of the others."""
         read = each(self._readable, self.run_ids() if runs is None else runs)

@@ -73,20 +73,16 @@ def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -
         return math.ceil(HEADROOM * offer.usd_per_hour * 10_000) / 10_000
     hours = SLACK * max(1.0, seconds_left(run, observation, candidate).high) / 3600
     affordable = budget(run, observation, offer) / hours - extras_per_hour(run, offer)
-    highest = (
-        affordable if offer.on_demand_usd_per_hour is None else min(affordable, offer.on_demand_usd_per_hour)
-    )
+    ceiling = offer.on_demand_usd_per_hour
+    highest = affordable if ceiling is None else min(affordable, ceiling)
     return math.ceil(max(highest, HEADROOM * offer.usd_per_hour) * 10_000) / 10_000
 
 
 def _expiry(run: RunRecord, observation: Observation, offer: Offer, max_price: float | None) -> float:
     """Return the absolute time (Unix seconds), enforced by the instance, when money or time ends an attempt."""
-    if offer.usd_per_hour <= 0:
-        return (
-            run.deadline_at
-            if run.cpu_limit_s is None
-            else min(run.deadline_at, observation.now + run.cpu_limit_s)
-        )
-    hourly = (max_price or offer.usd_per_hour) + extras_per_hour(run, offer)
-    affordable = budget(run, observation, offer) / hourly * 3600
-    return min(run.deadline_at, observation.now + affordable)
+    if offer.usd_per_hour > 0:
+        hourly = (max_price or offer.usd_per_hour) + extras_per_hour(run, offer)
+        seconds = budget(run, observation, offer) / hourly * 3600
+    else:
+        seconds = math.inf if run.cpu_limit_s is None else run.cpu_limit_s
+    return min(run.deadline_at, observation.now + seconds)

@@ -120,12 +120,11 @@ def _failed(at: Outlook) -> Step | None:
     """The training itself failed, and would fail again."""
     ends = (a.end for a in reversed(at.seen.attempts) if a.end is not None and a.end.reason == "failed")
     failed = next(ends, None)
+    beat = at.current.heartbeat if at.current is not None else None
     if failed is not None:
         message = failed.message
-    elif (
-        at.current is not None and at.current.heartbeat is not None and at.current.heartbeat.state == "failed"
-    ):
-        message = at.current.heartbeat.message or "the training failed; see its log"
+    elif beat is not None and beat.state == "failed":
+        message = beat.message or f"the training failed; see `offload logs {at.run.id}`"
     else:
         return None
     return closing.close_down(at.seen, Finish("failed", message), "failed", message)
@@ -204,7 +203,9 @@ def _unconfirmed(at: Outlook) -> Step | None:
         return None
     number = at.current.record.number
     if at.current.record.driver != at.seen.me and at.current.heartbeat is None:
-        return Wait(closing.appearing(at.seen), "what its driver may have launched is not visible yet")
+        return Wait(
+            closing.appearing(at.seen, ENDING_POLL_S), "what its driver may have launched is not visible yet"
+        )
     adopted = next((i.host for i in at.mine if i.is_up and i.host is not None), None)
     first = at.current.launching.first_at if at.current.launching is not None else at.seen.now
     if adopted is not None and at.seen.now - first > LAUNCH_LIMIT_S:

@@ -168,10 +168,8 @@ def _corrected(
     beat = attempt.heartbeat
     if beat is None:
         return None
-    before = max(
-        (a.heartbeat.epochs_completed for a in observation.attempts if a.heartbeat and a is not attempt
-         and a.record.number < attempt.record.number), default=0,
-    )  # fmt: skip
+    earlier = [a for a in observation.attempts if a.record.number < attempt.record.number]
+    before = max((a.heartbeat.epochs_completed for a in earlier if a.heartbeat), default=0)
     epochs, trained = run.spec.epochs, beat.epochs_completed - before
     completed = max(
         observation.epochs_completed, beat.epochs_completed if attempt is observation.current else 0

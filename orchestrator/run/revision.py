@@ -71,19 +71,18 @@ class Revision:
             return None
         self.first, self.latest = self.first or estimate, estimate
         whole = estimate.interval
-        changed = (
-            abs(math.log(max(whole.likely, 1e-3) / self._told)) if math.isfinite(self._told) else math.inf
-        )
-        text = ""
-        if changed > TOLD_AGAIN and done < self._work.epochs:
-            self._told = max(whole.likely, 1e-3)
+        likely, text = max(whole.likely, 1e-3), ""
+        if abs(math.log(likely) - math.log(self._told)) > TOLD_AGAIN and done < self._work.epochs:
+            self._told = likely
             text = f"{remaining_note(whole, elapsed)}, {estimate.notes[0]}"
         return Revised(text, whole.likely - elapsed)
 
 
-def revised(run: RunRecord, events: Iterable[ProgressEvent], began: float) -> Revision:
-    """Return the estimates of an attempt by all its events."""
-    revision = Revision(run, began, past_of(run))
+def first_revision(run: RunRecord, events: Iterable[ProgressEvent]) -> tuple[Estimate, ProgressEvent] | None:
+    """Return the estimate after an attempt's first steps, and the event that it follows from; None where there is none."""
+    revision = Revision(run, run.began_at, past_of(run))
     for event in events:
         revision.take(event)
-    return revision
+        if revision.first is not None:
+            return revision.first, event
+    return None

@@ -142,10 +142,9 @@ class RunIndex:
         if not self.writes:
             return still_open
         with contextlib.suppress(*NOT_ALLOWED):
-            entries = {m[1] for info in self.store.list(OPEN) if (m := ENTRY.fullmatch(info.key))}
-            for run in sorted(runs.keys() - (ended & billed)):
-                if run not in entries:
-                    self._enter(f"{OPEN}{run}.json")
+            entered = {run for run, _ in self._entries()}
+            for run in sorted(runs.keys() - (ended & billed) - entered):
+                self._enter(f"{OPEN}{run}.json")
             self._enter_newest(runs)
             self._note(now)
         return still_open

@@ -41,7 +41,7 @@ class Terminations:
             self.sleep(ENDING_POLL_S)
             return
         self.console.note(f"terminating {', '.join(due)}: {reason}")
-        self.attempts.rented().terminate(self.run, due)
+        self.attempts.rented().terminate(due)
         self._sent |= dict.fromkeys(due, self.clock())
         self._ending = dict.fromkeys(due, self.clock()) | self._ending
 

@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.pace import workload_of
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.refusals import place_of
-from gpu_offload.orchestrator.run.revision import Revision, past_of
+from gpu_offload.orchestrator.run.revision import first_revision
 from gpu_offload.remote_job.result import ProgressEvent, Timings, TrainingResult
 
 ENVIRONMENT = ("ultralytics", "torch", "python", "cpu", "cores", "threads", "gpu")
@@ -100,16 +100,11 @@ def _work(run: RunRecord) -> Work | None:
 
 def _scored(run: RunRecord, events: Sequence[ProgressEvent], now: float) -> dict[str, object]:
     update: dict[str, object] = {"planned": run.estimate, "whole": round(now - run.began_at, 3)}
-    revision = Revision(run, run.began_at, past_of(run))
-    for event in events:
-        revision.take(event)
-        if revision.first is not None:
-            first = revision.first
-            forecast = first.point - first.before
-            update |= {
-                "forecast": first.interval,
-                "left": (round(forecast, 3), round(max(1e-3, now - event.time), 3)),
-                "share": event.pace.share if event.pace else 1.0,
-            }
-            break
+    if (found := first_revision(run, events)) is not None:
+        first, event = found
+        update |= {
+            "forecast": first.interval,
+            "left": (round(first.point - first.before, 3), round(max(1e-3, now - event.time), 3)),
+            "share": event.pace.share if event.pace else 1.0,
+        }
     return update

@@ -100,7 +100,7 @@ def test_a_bucket_of_r2_has_the_prices_of_r2_and_a_folder_none():
 
 
 def test_an_attempt_on_a_clock_that_lags_behind_is_billed_for_its_first_minute():
-    assert use_of(seen_attempt(1, T0, T0 - 3), now=T0).billed_seconds == 60
+    assert use_of(seen_attempt(1, T0, T0 - 3), run_of(now=T0), now=T0).billed_seconds == 60
 
 
 def test_a_running_spot_instance_counts_by_the_prices_since_and_at_its_highest_where_they_are_unknown(
@@ -125,14 +125,14 @@ def test_the_volume_counts_at_the_price_of_its_region_and_the_dataset_between_re
     far = seen_attempt(1, T0, T0 + 3600, market="on-demand")
     far = replace(far, host=far.host.model_copy(update={"region": "eu-central-1"}))
     run = run_of(now=T0, dataset_bytes=50 * 10**9, store_region="us-east-1")
-    lines = {line.label: line.usd for line in attempt_lines(use_of(far, now=T0 + 3600, run=run))}
+    lines = {line.label: line.usd for line in attempt_lines(use_of(far, run, now=T0 + 3600))}
     assert lines["attempt 1: volume"] == pytest.approx(
         Decimal(60) * Decimal("0.0952") / 720, abs=Decimal("1e-6")
     )
     assert lines["attempt 1: transfer"] == Decimal("1.0")
     near = run.model_copy(update={"store_region": "eu-central-1"})
     assert "attempt 1: transfer" not in {
-        line.label for line in attempt_lines(use_of(far, now=T0 + 3600, run=near))
+        line.label for line in attempt_lines(use_of(far, near, now=T0 + 3600))
     }
 
 

@@ -268,8 +268,8 @@ def test_what_is_found_late_is_booked_for_the_seconds_that_it_ran(store):
 def test_a_reclaim_is_free_only_where_the_cloud_itself_says_so():
     by_cloud = seen_attempt(1, T0, T0 + 600, "reclaimed")
     noticed = replace(by_cloud, end=by_cloud.end.model_copy(update={"by_cloud": False}))
-    by_notice = spent([use_of(noticed, now=T0 + 700)])
-    assert spent([use_of(by_cloud, now=T0 + 700)]) < by_notice / 2
+    by_notice = spent([use_of(noticed, run_of(now=T0), now=T0 + 700)])
+    assert spent([use_of(by_cloud, run_of(now=T0), now=T0 + 700)]) < by_notice / 2
 
 
 def test_a_stop_while_the_inputs_are_staged_lets_nothing_be_launched():
@@ -346,12 +346,12 @@ def test_a_run_whose_driver_died_between_outcome_and_bill_is_billed_by_tend(stor
     journal.begin(run_of(id="a-1"))
     journal.finish("a-1", Outcome(status="failed", at=time.time()))
     assert journal.open_ids() == []
-    assert journal.unbilled_ids() == ["a-1"]
+    assert journal.index.unbilled_ids() == ["a-1"]
     monkeypatch.setattr(Tend, "_sweep", lambda self, regions: EMPTY)
     done = Tend(settings_of(tmp_path, store), store, Console(io.StringIO())).tend()
     assert read_bill(store, "a-1") is not None
     assert done.failures == ()
-    assert journal.unbilled_ids() == []
+    assert journal.index.unbilled_ids() == []
 
 
 def test_what_an_account_causes_has_its_remedy():

@@ -60,7 +60,7 @@ def test_a_driver_that_ends_with_an_error_names_the_instance_that_goes_on_and_un
 def test_an_instance_that_does_not_end_is_a_failure_and_no_endless_wait(state):
     """EC2 takes the terminate call and shows no effect, or keeps the instance shutting down; the run may be open."""
     now, sent = [T0], []
-    cloud = SimpleNamespace(terminate=lambda _run, ids: sent.append(ids))
+    cloud = SimpleNamespace(terminate=sent.append)
     attempts = SimpleNamespace(cloud=cloud, rented=lambda: cloud)
     ending = Terminations(run_of(), attempts, Console(io.StringIO()), lambda: now[0], lambda _: None)
     seen = Observation(T0, "me", instances=(ObservedInstance("i-1", 1, state),))

@@ -118,12 +118,12 @@ def end(rented, run, seen):
     give_up = time.monotonic() + 30
     while True:
         live = [i.id for i in rented.instances(run, (seen,)) if i.state in {"pending", "running"}]
-        rented.terminate(run, tuple(live))
+        rented.terminate(tuple(live))
         if all(i.state == "terminated" for i in rented.instances(run, (seen,))):
             break
         assert time.monotonic() < give_up
     while left := rented.leftovers(run, (seen,)):
-        rented.clean_up(run, left)
+        rented.clean_up(left)
         assert time.monotonic() < give_up
 
 
