@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import ValidationError
 
@@ -149,11 +148,8 @@ class LocalTraining:
         """Yield the processes of the training, one after the other; each begins when the one before it has succeeded."""
         in_bucket = not self.store.url.startswith("file:")
         own_code = spec.entrypoint is not None
-        # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
-        options: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        options |= {"text": True, "errors": "replace", "start_new_session": True}
         if self.is_isolated:
-            training = IsolatedTraining(spec, self.root, options)
+            training = IsolatedTraining(spec, self.root)
             training.prepare()
             yield training.fetching()
             if training.inputs.spec.exists():  # else the store has the result
@@ -166,7 +162,7 @@ class LocalTraining:
         )
         # Leaving closes its standard input, by which it knows that we are gone, and waits for it.
         command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(path), "--parent-stdin"]
-        yield TrainingProcess(command, env=environment, **options)
+        yield TrainingProcess(command, env=environment)
 
     def _spec(self, run: RunRecord, attempt: AttemptRecord, output: Path) -> TrainingSpec:
         tree = self.tree()

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance.isolation import Isolation, why_not
@@ -75,9 +74,9 @@ def hidden_folders(project: Path, environment: Mapping[str, str]) -> tuple[Path,
 class IsolatedProcess(TrainingProcess):
     """The process that trains as another user. It is told to stop by a file, and root kills it."""
 
-    def __init__(self, isolation: Isolation, inputs: InputFolder, options: Mapping[str, Any]) -> None:
+    def __init__(self, isolation: Isolation, inputs: InputFolder) -> None:
         command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--inputs", str(inputs.folder)]
-        super().__init__(isolation.command(*command, str(inputs.spec), "--parent-stdin"), **options)
+        super().__init__(isolation.command(*command, str(inputs.spec), "--parent-stdin"))
         self._isolation, self._inputs = isolation, inputs
 
     def stop(self, reason: str) -> None:
@@ -103,7 +102,6 @@ class IsolatedTraining:
     """What to train, with local inputs; its output is `output` in the folder of the job."""
     project: Path
     """The project's folder, which is hidden."""
-    options: Mapping[str, Any]
 
     @property
     def job(self) -> Path:
@@ -138,17 +136,15 @@ class IsolatedTraining:
 
     def fetching(self) -> TrainingProcess:
         """Return the process that fetches, verified, what the training needs."""
-        return TrainingProcess(
-            self._module("--fetch", str(self.inputs.folder), "--parent-stdin"), **self.options
-        )
+        return TrainingProcess(self._module("--fetch", str(self.inputs.folder), "--parent-stdin"))
 
     @contextlib.contextmanager
     def training(self, tail: deque[str]) -> Iterator[IsolatedProcess]:
         """Train, with a mirror to the store beside it, whose complaints go to `tail`."""
         words = self._module("--mirror", str(self.inputs.folder), "--until", str(self._over))
         with (
-            TrainingProcess(words, **self.options) as mirror,
-            IsolatedProcess(self._isolation, self.inputs, self.options) as process,
+            TrainingProcess(words) as mirror,
+            IsolatedProcess(self._isolation, self.inputs) as process,
         ):
             reader = threading.Thread(target=drain, args=(mirror, tail), daemon=True)
             reader.start()

@@ -1,7 +1,6 @@
 """Train on a Ray cluster: as on this machine, but the process here only hands the training to the cluster."""
 
 import os
-import subprocess
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -66,21 +65,9 @@ class RayTraining(LocalTraining):
             until=self._until,
         )
         path.write_text(task.model_dump_json(indent=1))
-        yield TrainingProcess(
-            [*CLIENT, str(path)],
-            env=training_environment(
-                os.environ,
-                project=self.root,
-                in_bucket=not self.store.url.startswith("file:"),
-                own_code=False,
-            ),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        in_bucket = not self.store.url.startswith("file:")
+        environment = training_environment(os.environ, project=self.root, in_bucket=in_bucket, own_code=False)
+        yield TrainingProcess([*CLIENT, str(path)], env=environment)
 
     def _log(self, output: Path) -> str:
         return f"offload logs {output.name}"

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import IO
@@ -37,6 +37,19 @@ class TrainingProcess(subprocess.Popen[str]):
     verdict: Ending | None = None
     mirror_code: int = 0
     """The exit code of the process that mirrors it to the store, where another one does."""
+
+    def __init__(self, command: list[str], *, env: Mapping[str, str] | None = None) -> None:
+        # In a session of its own: a terminal's Ctrl-C would otherwise reach it twice, by its group and by us.
+        super().__init__(
+            command,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
 
     @property
     def code(self) -> int:

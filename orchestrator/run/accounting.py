@@ -1,4 +1,4 @@
-"""What a run has cost: the journal and the price history, made into the lines of a bill."""
+"""The bill of a run, from its journal and the price history."""
 
 import contextlib
 import json
@@ -39,18 +39,18 @@ PUTS_A_MINUTE = 12
 """An instance's uploads while it trains: heartbeat, progress and log every 15 s."""
 
 PRICES_LAST_S = 600.0
-"""How old the spot prices of a running attempt can be: they change some times a day."""
+"""How old the spot prices of a running attempt can be: they change a few times a day."""
 
 PUTS_AN_EPOCH = 3
 """A checkpoint: two files and the manifest."""
 
 LONGEST_TEXT, MOST = 2_000, 10**12
-"""Of a bill that is read: letters of a text, and the ceiling of a number."""
+"""Limits of a bill that is read from the store: characters of a text, and amounts."""
 
 BILL = TypeAdapter(Bill)
 
 OVERHEAD_PUTS, OVERHEAD_GETS = 40, 60
-"""Journal, staging, result, publishing; and reading them back."""
+"""Requests of any run: journal, staging, result and publication are written and read back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Accounting:
         return kept or self.bill(run, documents, now=now, ask=is_over)
 
     def total(self, run: RunRecord, observation: Observation) -> float:
-        """Return what a run's bill comes to now, in US dollars."""
+        """Return the total of a run's bill until now, in US dollars."""
         return float(self._observed_bill(run, observation).total)
 
     def _observed_bill(self, run: RunRecord, observation: Observation) -> Bill:
@@ -96,6 +96,7 @@ class Accounting:
 
     def settle(self, run: RunRecord, observation: Observation) -> None:
         """Write a finished run's bill at the prices paid; again only if an instance or its real end was found."""
+        # Another driver may find an instance later: the bill says which it has, until when.
         key = run_key(run.id, COST)
         booked = {
             a.host.instance_id: round(ended_of(a, observation.now)[0], 3)
@@ -148,6 +149,7 @@ class Accounting:
         return StoreUse(
             prices=prices,
             puts=OVERHEAD_PUTS + round(mirrored / 60 * PUTS_A_MINUTE) + PUTS_AN_EPOCH * epochs,
+            # A driver looks every 240 s (`next_step.WATCH_S`), with six requests.
             gets=OVERHEAD_GETS + round(seconds / 240 * 6),
             stored_bytes=documents.stored_bytes,
             stored_seconds=seconds,
@@ -200,7 +202,7 @@ def _parsed(document: Any) -> Bill:
     for one in found.alternatives:
         amounts.append(one.usd)
         texts += one.label, one.note
-    "".join(texts).encode()  # JSON can escape what is no text
+    "".join(texts).encode()  # a lone surrogate, which JSON can escape, is a ValueError here
     if any(abs(amount) >= MOST for amount in amounts) or any(len(text) > LONGEST_TEXT for text in texts):
         raise ValueError("the bill has an amount or a text that no bill has")
     return found

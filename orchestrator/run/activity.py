@@ -1,4 +1,4 @@
-"""What works on a run, and its run time as every command and report shows it.
+"""Whether something works on a run, and the run time that every command and report shows.
 
 Run time excludes pauses: the time between the end of a training's process on a CPU or a Ray cluster (Ctrl-C, a kill, a
 cancelled job) and the next attempt. Waiting for an instance is part of the run.
@@ -19,7 +19,7 @@ LOST: frozenset[EndReason] = frozenset({"stopped", "orphaned"})
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What works on a run."""
+    """Whether something works on a run, and since how long it takes."""
 
     driven: bool | None
     """Whether a process drives it now; None for a run that is over."""
@@ -30,7 +30,7 @@ class Activity:
 
 
 def activity_of(store: ObjectStore, run: RunRecord, documents: RunDocuments, now: float) -> Activity:
-    """Return what works on a run at `now`, Unix seconds."""
+    """Return whether something works on a run at `now`, Unix seconds."""
     attempts, outcome = documents.attempts, documents.outcome
     driven = None if outcome else Lease().live_driver(store, run.id) is not None
     at_work = outcome is None and is_at_work(attempts, driven=bool(driven))

@@ -109,6 +109,7 @@ class Belief:
         total = float(ages.sum())
         if total <= 0:
             ages, total = np.array(EXPOSURES[1]), sum(EXPOSURES[1])
+        # Ages are averaged after the power: what is old already will more likely last.
         stays = (1 - chances) ** steps
         return float(1 - (ages @ stays / total) ** (1 / steps))
 
@@ -157,6 +158,7 @@ def transition(down: float = 1.0, up: float = 1.0) -> Array:
         for bucket in range(BUCKETS):
             state, chance, on = side * BUCKETS + bucket, chances[side, bucket], 1 / widths[bucket]
             matrix[state, (1 - side) * BUCKETS] += chance
+            # The last bucket has no end: its width is infinite, so `on` is 0.
             matrix[state, state] += (1 - chance) * (1 - on)
             matrix[state, side * BUCKETS + min(bucket + 1, BUCKETS - 1)] += (1 - chance) * on
     return matrix
@@ -165,6 +167,7 @@ def transition(down: float = 1.0, up: float = 1.0) -> Array:
 def _given(states: Array, *, is_up: bool) -> Array:
     kept = states * (IS_UP if is_up else ~IS_UP)
     total = float(kept.sum())
+    # The belief excluded what was seen: it is worth nothing, and the usual ages count.
     if total <= 0:
         return _given(np.array(EXPOSURES).reshape(-1), is_up=is_up)
     result: Array = kept / total

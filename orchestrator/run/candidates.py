@@ -1,4 +1,4 @@
-"""The candidate that a run tries next: the market by `spot_policy`, the place of spot by its expected cost (`places`).
+"""The candidate that a run tries next: `spot_policy` chooses the market, the expected cost the place (`places`).
 
 A refused place is skipped for a while, and so are larger types under a refused quota; a permanent refusal excludes an
 offer. Places that reclaimed an instance come last. Measured epochs of an instance type replace its estimate.
@@ -24,6 +24,7 @@ def fitting(run: RunRecord, observation: Observation, market: Market | None) -> 
     """Yield the candidates worth an attempt now, the best first; none while the run waits for spot."""
     if market is None:
         return
+    # Capacity that was just taken back is likely still short there.
     troubled = {
         place_of(a.record.offer) for a in observation.attempts if went_wrong_lately(a, observation.now)
     }

@@ -28,6 +28,7 @@ def seen_capacity(attempts: Sequence[ObservedAttempt], now: float) -> list[Seen]
             until = end.at if end is not None else now
             is_up = end is None or end.reason != "reclaimed"
             seen.append((place, Sighting(until, is_up=is_up, watched=True)))
+        # A quota, a denial or a type that is not offered says nothing about capacity.
         elif end is not None and end.reason == "refused" and not (end.quota or end.denied or end.for_good):
             seen.append((place, Sighting(end.at, is_up=False)))
     return sorted(seen, key=lambda one: one[1].at)

@@ -1,4 +1,4 @@
-"""How an attempt and a run are closed: instances first, then the journal."""
+"""The steps that close an attempt or a run: instances first, then the journal."""
 
 from gpu_offload.orchestrator.run.liveness import ended_at, last_launch, may_appear
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
@@ -17,6 +17,7 @@ def clear_attempt(at: Outlook, reason: EndReason, message: str) -> Step:
     up = tuple(i.id for i in at.mine if i.is_up)
     if up:
         return Terminate(up, message)
+    # DescribeInstances can omit a running instance for a moment; closing the attempt now would lose sight of it.
     if at.current.heartbeat is not None and may_appear(at.seen, at.current):
         return Wait(ENDING_POLL_S, "EC2 does not show an instance that spoke a moment ago")
     return _close(at.seen, at.current, reason, message)
@@ -59,6 +60,7 @@ def clear(observation: Observation, reason: str) -> Step | None:
             appearing(observation, ENDING_POLL_S),
             "an instance may have been launched that EC2 does not show yet",
         )
+    # Last: EC2 refuses to delete what an instance still uses.
     if observation.leftovers:
         return CleanUp(observation.leftovers)
     return None

@@ -54,6 +54,7 @@ class Collector:
         """Publish a collected result; or discard it, where it was damaged since, and return how its attempt ended."""
         self.console.stage(f"publishing version {self.run.version}")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            # Once more: it can have been collected by another driver, long ago.
             model = self._verified(result, Path(scratch))
             if not isinstance(model, Path):
                 return model
@@ -85,7 +86,7 @@ class Collector:
         except UnfitResultError as error:
             return "failed", str(error)  # training again would yield it again
         except (CorruptObjectError, ObjectMissingError) as error:
-            # Not the end: without the result the training is resumed, and finishes from its checkpoint.
+            # Not the end of the run: the training resumes from its checkpoint, and writes the result again.
             self.console.warning(f"the staged result does not count and is discarded: {error}")
             return "died", f"its result did not count: {error}"
 

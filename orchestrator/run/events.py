@@ -12,7 +12,7 @@ from gpu_offload.remote_job.result import ProgressEvent
 
 
 def parse_events(lines: Iterable[bytes | str]) -> Iterator[ProgressEvent]:
-    """Yield the events of a training's progress; other lines, such as a half written one, are left out."""
+    """Yield the events of a training's progress; other lines are the user's own output, or half written."""
     for line in lines:
         try:
             yield ProgressEvent.model_validate_json(line)

@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.run.availability import IS_UP, Array, transition
 
 Values = NDArray[np.float32]
 NEVER = np.float32(1e6)
+"""The cost of what is not allowed. Not infinite: infinity times a probability of 0 is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def solve(job: Job) -> Table:
         lost = into_down @ later[0]
         wait = into_up @ later[0] + lost
         slack = steps - work - job.overhead
+        # 1e-9 and the like: sums of tenths must not miss a bound by their rounding.
         waits = np.where(slack - 1 >= spare * steps / job.steps - 1e-9, wait, NEVER)
         on_spot = [into_up @ later[1 + i] + lost for i in range(len(pending))]
         steady = [(into_up + into_down) @ later[1 + len(pending) + i] for i in range(len(pending))]
@@ -112,6 +114,7 @@ def solve(job: Job) -> Table:
         without_spot = np.minimum(waits, to_steady)
         new = [np.minimum(without_spot, to_spot)]
         for overhead in pending:
+            # Past its overhead a machine loses only time in which it also trains, so it needs no slack.
             goes_on = (
                 up & (slack - min(1.0, overhead) >= -1e-9) if overhead else np.broadcast_to(up, wait.shape)
             )
@@ -121,7 +124,7 @@ def solve(job: Job) -> Table:
             stay = _run(steady[_nearest(pending, overhead - 1)], overhead, 1.0, job.grid)
             new.append(np.minimum(to_spot, stay))
         values = np.stack(new).astype(np.float32)
-        values[..., 0] = 0
+        values[..., 0] = 0  # without work left nothing is paid, whatever runs
         table.append(values)
     return Table(job, pending, chances, tuple(table))
 

@@ -27,6 +27,7 @@ def read_experience(store: ObjectStore, now: float) -> Experience:
             except JournalError:
                 continue
             seen += seen_capacity(attempts, now)
+            # The oldest run comes first, so that the newest start-ups are kept below.
             for attempt in attempts:
                 seconds = _start_seconds(store, run, attempt)
                 if seconds is not None:

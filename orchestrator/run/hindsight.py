@@ -69,6 +69,7 @@ def optimum(at: Position, is_up: Sequence[bool], *, grid: int = 10) -> float:
     up = [*is_up, *[False] * (steps + 1)][: steps + 1]
     pendings = [max(0, overhead - grid * k) for k in range(overhead // grid + 2)]
     points = np.arange(work + 1)
+    # From the deadline backwards, where only a finished training is not too late.
     idle = np.where(points == 0, 0.0, np.inf)
     running: Running = {(market, k): idle for market in ("spot", "on-demand") for k in range(len(pendings))}
     for is_open, units in [(up[steps], tail), *((is_open, grid) for is_open in reversed(up[:steps]))]:

@@ -101,6 +101,7 @@ class Journal:
 
     def begin(self, record: RunRecord) -> RunRecord:
         """Journal a run; return it, or the one that another driver began under the same id a moment before."""
+        # The index first: a run that it does not name would be found only by the daily scan.
         self.index.begin(record.id)
         try:
             self.store.create(run_key(record.id, "run.json"), to_json(record))
@@ -129,7 +130,7 @@ class Journal:
         body, etag = self.store.read(key)
         try:
             first = LaunchingRecord.model_validate_json(body).first_at
-        except ValidationError:
+        except ValidationError:  # damaged
             first = at
         with contextlib.suppress(ObjectChangedError):  # then another driver launches now
             self.store.replace(key, to_json(LaunchingRecord(first_at=first, at=at)), etag)
@@ -163,6 +164,7 @@ class Journal:
         for run in self.runs_of(published.training_key):
             if self.outcome(run.id) is None:
                 continue
+            # Without its manifest a checkpoint does not count: half deleted, it is none.
             found = [info.key for info in self.store.list(run_key(run.id, "checkpoint/"))]
             for key in sorted(found, key=lambda key: not key.endswith("manifest.json")):
                 self.store.delete(key)
@@ -199,13 +201,13 @@ class Journal:
                 key = f"checkpoint/{artifact.name}"
                 self.store.download(run_key(source.id, key), path, size=artifact.size, sha256=artifact.sha256)
                 self.store.upload(run_key(target, key), path)
-        copied = manifest.model_copy(update={"run": target, "attempt": 0})
+        copied = manifest.model_copy(update={"run": target, "attempt": 0})  # 0: of no attempt of this run
         with contextlib.suppress(ObjectExistsError):  # a faster starter's training is further already
             self.store.create(run_key(target, "checkpoint/manifest.json"), to_json(copied))
         return True
 
     def outcome(self, run: str) -> Outcome | None:
-        """Return how a run ended, None while it is open. An unreadable outcome is an end, too."""
+        """See `read_outcome`."""
         return read_outcome(self._documents, run)
 
     def finish(self, run: str, outcome: Outcome) -> Outcome:

@@ -82,6 +82,6 @@ class Documents:
             return known[1]
         document = self.read(kind, key)
         if document is not None:
-            # What was read can be newer than the listing; it is then read once more, which does no harm.
+            # What was read can be newer than the listing that gave the etag; it is then read once more.
             self._known[key] = etag, document
         return document

@@ -1,4 +1,4 @@
-"""The driver of a run: this process, as other drivers can recognise it, and its lease on a run."""
+"""The lease of a driver on a run, by which other drivers see whether this process lives."""
 
 import os
 import socket
@@ -20,6 +20,7 @@ LEASE_S = 150.0
 """A driver that has not renewed for this long counts as dead, unless its process can be checked."""
 
 RENEW_S = 60.0
+"""Two renewals may fail before the lease expires."""
 
 
 def _started(pid: int) -> str | None:
@@ -103,11 +104,12 @@ class Lease:
         """Whether the holder of a lease can still be at work."""
         if lease.released:
             return False
+        # On this machine the kernel knows whether the holder lives, so that a restart need not wait.
         if lease.host == self.host and lease.boot_id == self.boot_id:
             started = _started(lease.pid)
             if started is None or (started and lease.started and started != lease.started):
                 return False
-        # One that is renewed far in the future would otherwise never expire.
+        # Also by the absolute difference: a lease from the future would otherwise never expire.
         return abs(self.clock() - lease.renewed_at) < LEASE_S
 
     def _key(self, name: str) -> str:
@@ -129,6 +131,7 @@ class Lease:
             return None
         if mine and self._write(store, run, mine) is None:
             return None
+        # The object is not what we wrote: another driver's, or it was deleted.
         try:
             body, etag = store.read(self._key(run))
         except ObjectMissingError:

@@ -67,6 +67,7 @@ class LimitWatch:
                 looked_at = now
                 with contextlib.suppress(StoreError, JournalError):
                     stop = self.journal.stop_requested(self.run.id)
+            # The heartbeat is newer than the checkpoint that the observation saw.
             kept = max(observation.epochs_completed, beat.epochs_completed if beat else 0)
             view = replace(
                 observation,

@@ -1,4 +1,4 @@
-"""Whether an attempt is alive, ended or missing."""
+"""Decides whether an attempt is alive, has ended or is missing."""
 
 import re
 
@@ -31,7 +31,7 @@ RECLAIM_GRACE_S = 120.0
 
 
 BILL_S = 1.0
-"""EC2 says to the second when an instance ended."""
+"""Smallest difference between two ends that counts: EC2 gives them to the second."""
 
 
 def unbooked(observation: Observation) -> RecordHost | RecordGone | None:
@@ -145,6 +145,7 @@ def verdict(
         return "reclaimed", beat.message or "the training was interrupted"
     if beat is not None and observation.now - beat.time > HEARTBEAT_LOST_S:
         return "died", f"silent for {(observation.now - beat.time) / 60:.0f} min"
+    # The SSH keys are in the memory of the driver that launched, so that no other one can start the training.
     if beat is None and current.record.driver != observation.me:
         if mine or observation.now >= may_appear_until(current):
             return "orphaned", "its driver died with the SSH keys before the training began"

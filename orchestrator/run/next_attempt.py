@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.run.refusals import REFUSAL_LASTS_S, passing_refus
 from gpu_offload.orchestrator.run.step import Finish, OpenAttempt, Step, Wait
 
 SLACK = 1.5
-"""How much longer than its high estimate a training can take at the highest spot price."""
+"""Multiple of its high estimate for which a training is affordable at the highest spot price."""
 
 HEADROOM = 1.1
 """Lower bound of the highest spot price, relative to the current price."""
@@ -28,6 +28,7 @@ def open_next(at: Outlook) -> Step:
     fruitless = fruitless_attempts(seen)
     if fruitless >= run.max_attempts:
         return Finish("failed", f"{fruitless} attempts in a row completed no epoch")
+    # What repeats itself without progress is not rented again: it only costs more.
     alike = alike_ends(seen)
     if alike and alike[-1].reason == "expired":
         return Finish(

@@ -40,10 +40,13 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
     """Decide the next step of a run. Total: every state of the journal and of the cloud has an answer."""
     at = Outlook(run, observation)
     return (
+        # Whoever sees the end of a run cleans up: its driver can have died after writing it.
         _over(at)
         or _driven_elsewhere(at)
+        # While EC2 still shows the instance: it forgets it within the hour, and the bill would lack it.
         or unbooked(at.seen)
         or _published(at)
+        # Before stop and limits: the training is paid for, and publishing it costs next to nothing.
         or _result_staged(at)
         or _stopped(at)
         or _past_deadline(at)
@@ -51,6 +54,7 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
         or _out_of_money(at)
         or _overrunning(at)
         or _between_attempts(at)
+        # From here on an attempt is open.
         or _stray(at)
         or _attended(at)
         or _attempt_over(at)
@@ -75,7 +79,7 @@ def _over(at: Outlook) -> Step | None:
 def _driven_elsewhere(at: Outlook) -> Step | None:
     if at.seen.driver is None:
         return None
-    # The longer the other driver has worked, the longer it will.
+    # A run that has taken hours likely takes some more.
     seconds = min(LONGEST_WAIT_S, max(ENDING_POLL_S, (at.seen.now - at.run.created_at) / 10))
     return Wait(seconds, f"{at.seen.driver} drives this run")
 

@@ -1,4 +1,4 @@
-"""What is known of a run at one moment: from the journal, from the instance and from the cloud."""
+"""The observation of a run: what journal, instance and cloud say of it at one moment."""
 
 from dataclasses import dataclass
 

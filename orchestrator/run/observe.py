@@ -41,7 +41,7 @@ class Observer:
             )
         cloud = self.cloud if rented else None
         instances = cloud.instances(run, documents.attempts) if cloud else ()
-        # What an instance holds cannot be removed before the instance is gone, so it is not listed earlier.
+        # EC2 does not remove what an instance holds, so it is not listed before the instance is gone.
         ended = not documents.attempts or documents.attempts[-1].end is not None
         gone = ended and all(i.state == "terminated" for i in instances)
         observation = Observation(

@@ -1,4 +1,4 @@
-"""What follows from one observation of a run, computed at most once for one decision."""
+"""The outlook of a run: what the decision derives from one observation, each part at most once."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -120,7 +120,7 @@ def overrun(
     if left is None or beat is None or beat.state != "training":
         return None
     available = current.record.expires_at - observation.now
-    # Counted from its last heartbeat: while the store does not answer, it continues to train.
+    # From its last heartbeat on: while the store does not answer, it continues to train.
     if beat.time + (left.likely if likely else left.low) <= current.record.expires_at:
         return None
     limit = "limits.deadline"
@@ -171,6 +171,7 @@ def _corrected(
     earlier = [a for a in observation.attempts if a.record.number < attempt.record.number]
     before = max((a.heartbeat.epochs_completed for a in earlier if a.heartbeat), default=0)
     epochs, trained = run.spec.epochs, beat.epochs_completed - before
+    # A later attempt resumes from the checkpoint, this one goes on from its last epoch.
     completed = max(
         observation.epochs_completed, beat.epochs_completed if attempt is observation.current else 0
     )

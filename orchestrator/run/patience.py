@@ -1,4 +1,4 @@
-"""Retries of effects on a store or a cloud that cannot be reached."""
+"""Retries effects on a store or a cloud that cannot be reached."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ class Patience:
             try:
                 return effect()
             except (StoreUnreachableError, CloudUnreachableError) as error:
+                # An effect that lasted longer, such as a training, is not repeated.
                 if self.clock() - since > LIMIT_S:
                     raise
                 self.console.warning(f"{error}; trying again in {pause:.0f} s")

@@ -94,6 +94,7 @@ class Position:
     @property
     def patience(self) -> float:
         """How much longer a wait is allowed, in seconds, if spot stays away."""
+        # The reserve shrinks with the time left, while the slack shrinks by the whole wait.
         falls = self.reserve / max(1.0, self.until_deadline)
         return max(0.0, (self.slack - self.reserve) / (1 - falls))
 

@@ -63,9 +63,9 @@ class RunRecord(Wire):
     """What an hour sooner is worth: whether it waits for spot."""
     on_overrun: Literal["stop", "escalate", "continue"] = "stop"
     reversible: bool = False
-    """Whether it begins on the CPU as a toss-up: it moves to an instance as soon as that is better, or no longer safe to put off."""
+    """Whether it begins on the CPU as a toss-up. It moves to an instance once that is better, or not safe to put off."""
     cpu_limit_s: float | None = None
-    """Where it may move to an instance: how long an attempt on the CPU can take, where its job ends before the deadline."""
+    """Longest attempt on the CPU, in seconds, where the run may move to an instance and its job ends before the deadline."""
     max_attempts: int = Field(default=6, ge=1)
     why: str
     candidates: tuple[Candidate, ...]
@@ -82,7 +82,7 @@ class RunRecord(Wire):
     resumes: str | None = None
     """The earlier run of the same training whose checkpoint this one starts from."""
     spec: TrainingSpec
-    """The training; `attempt`, `output` and `dataset.tree` are filled in by the machine that trains."""
+    """The training. The machine that trains fills in `attempt`, `output` and `dataset.tree`."""
     sweep: str | None = None
     """The sweep that it belongs to: its version is published, and no alias moves."""
     project: Project | None = None

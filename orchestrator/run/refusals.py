@@ -1,4 +1,4 @@
-"""Refused offers: how long each is skipped."""
+"""Decides how long a refused offer is skipped."""
 
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt

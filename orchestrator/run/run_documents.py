@@ -1,4 +1,4 @@
-"""A run's documents, read together: what of them is damaged, newer or missing."""
+"""Reads all documents of a run together; what is damaged, newer or missing has a meaning for each."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -47,6 +47,7 @@ def read_outcome(documents: Documents, run: str) -> Outcome | None:
     except NewerJournalError:
         raise
     except JournalError as error:
+        # It was written once, at the end: the run must not begin to rent again.
         info = documents.store.stat(key)
         return Outcome(status="failed", at=info.modified.timestamp(), message=str(error)) if info else None
 

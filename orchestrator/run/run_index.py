@@ -53,7 +53,7 @@ class RunIndex:
         """Enter a run that is about to be written."""
         with contextlib.suppress(*NOT_ALLOWED):
             if self.store.stat(WHOLE) is None and next(self.store.list(RUN_PREFIX), None) is None:
-                self._note(0.0)
+                self._note(0.0)  # of a new store the index is complete from the start
             self._enter(f"{OPEN}{run}.json")
 
     def begun(self, run: str, created_at: float) -> None:
@@ -135,7 +135,7 @@ class RunIndex:
         for info in self.store.list(RUN_PREFIX):
             if match := RUN.fullmatch(info.key):
                 runs[match[1]] = info.modified.timestamp()
-            # Of the run itself: an instance can write below `result/` and `checkpoint/`, also what is named so.
+            # Only directly below the run: an instance may write below `result/` and `checkpoint/`, under any name.
             elif match := OVER.fullmatch(info.key):
                 (ended if match[2] == "outcome.json" else billed).add(match[1])
         still_open = sorted(runs.keys() - ended)

@@ -104,7 +104,7 @@ def position(
         paid=observation.spent_usd / hourly * 3600 if hourly else 0.0,
         reclaims=recent_reclaims(observation),
     )
-    # What the whole work is thought to be now, so that Uniform Progress is not better informed than this run.
+    # By the present estimate of the whole work, so that Uniform Progress is no better informed than this run.
     begin = replace(
         at,
         left=left / share if share else 0.0,

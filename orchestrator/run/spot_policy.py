@@ -74,6 +74,7 @@ def uniform_progress(at: Position) -> Market | None:
     choice: Market | None = "spot" if at.spot_open else "on-demand" if done < elapsed * pace - 1e-6 else None
     if at.running == "on-demand" and (not at.spot_open or (elapsed + 2 * at.overhead) * pace >= done - 1e-6):
         choice = "on-demand"
+    # In whole steps, as the paper: a step that has begun is used up.
     steps = math.floor(at.until_deadline / STEP_S + 1e-6)
     if math.ceil((at.left + 2 * at.overhead) / STEP_S - 1e-6) >= steps and at.running != "spot":
         choice = "on-demand"
@@ -103,6 +104,7 @@ def bounded(at: Position, choices: tuple[Market | None, ...]) -> tuple[Market | 
         return regret + (ours.pending - theirs.pending if ours.running else 0.0)
 
     limit = max(REGRET * at.work, REGRET_S)
+    # One step ahead: `at.pause` is when the next decision is made.
     near = tuple(choice for choice in choices if regret(choice) <= limit)
     return near or ((other,) if other in choices else (min(choices, key=regret),))
 

@@ -1,4 +1,4 @@
-"""Spot prices of a run's offers, read again while the run lasts: each decision is made by the prices of its time."""
+"""Reads the spot prices of a run's offers again while it lasts: each decision is made by the prices of its time."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +40,7 @@ class SpotPrices:
         current = observation.current
         here = current is not None and current.record.offer.where == "cpu"
         spot = [c.offer for c in run.candidates if c.offer.market == "spot"]
+        # A training on this CPU asks for prices only once it moves.
         if not over and not here and observation.now - (self._read_at or run.created_at) >= LAST_S:
             self._read_at = observation.now
             for region in sorted({offer.region for offer in spot if offer.region}):

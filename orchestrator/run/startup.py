@@ -28,6 +28,7 @@ def usual_start_seconds(measured: Sequence[float]) -> float:
 
 def _logarithm(measured: Sequence[float]) -> tuple[float, float]:
     """Return mean and spread of the logarithm of the next start-up."""
+    # The prior counts like WORTH measurements, in the mean and in the spread.
     prior = math.log(START_S) - Z95 * SIGMA * math.sqrt(1 + 1 / WORTH)
     logs = [math.log(max(1.0, seconds)) for seconds in measured]
     worth = WORTH + len(logs)

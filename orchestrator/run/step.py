@@ -25,7 +25,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class RecordHost:
-    """Journal the instance of an attempt whose launch was not journalled: it has to be paid, too."""
+    """Journal the instance of an attempt whose launch reply was lost: it is on the bill, too."""
 
     number: int
     host: HostRecord
@@ -33,7 +33,7 @@ class RecordHost:
 
 @dataclass(frozen=True, slots=True)
 class RecordGone:
-    """Journal when the instance of a closed attempt ended: it has to be paid until then."""
+    """Journal when the instance of a closed attempt ended: it is billed until then."""
 
     number: int
     gone: GoneRecord
@@ -41,7 +41,7 @@ class RecordGone:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """See that the attempt's training runs: to its end here, started and left running on an instance."""
+    """Train to the end on this machine or a cluster; on an instance, start the training and leave it running."""
 
     number: int
 
@@ -67,7 +67,7 @@ class Collect:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Make the collected model a version."""
+    """Publish the collected model as a version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class CleanUp:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for now. `follows` says that a training runs on an instance, to be followed meanwhile."""
+    """Wait. `follows`: a training runs on an instance, and its progress is shown meanwhile."""
 
     seconds: float
     reason: str

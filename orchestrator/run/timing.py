@@ -28,7 +28,7 @@ def record_timing(
     trained = next((a for a in attempts if a.record.number == result.attempt), None)
     own = run.spec.entrypoint is not None
     whole = len(result.timings.epoch_train) == result.epochs and not result.stopped_early
-    # Code of the user's own that stops early will probably do so again.
+    # An early stop is by chance, but in code of the user's own it is likely the way it always ends.
     if trained is None or not (whole or (own and result.stopped_early)) or run.resumes is not None:
         return
     offer = trained.record.offer

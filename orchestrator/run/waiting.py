@@ -1,4 +1,4 @@
-"""How a driver waits: for another driver, for what an instance says, or for time to pass."""
+"""Waits for another driver, for what an instance says, or for time to pass."""
 
 import re
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class Bystander:
     def _latest_attempt(self) -> AttemptRecord | None:
         try:
             attempts = self.journal.attempts(self.run.id)
-        except JournalError:  # a matter for the driver
+        except JournalError:  # the driver reports it
             return None
         return attempts[-1].record if attempts else None
 

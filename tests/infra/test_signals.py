@@ -94,10 +94,7 @@ def test_a_second_ctrl_c_ends_a_training_at_once_and_an_echo_of_the_first_does_n
     clock = [100.0]
     monkeypatch.setattr(training_process.time, "monotonic", lambda: clock[0])
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); input()"
-    with training_process.TrainingProcess(
-        [sys.executable, "-c", stubborn], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        start_new_session=True,
-    ) as process:  # fmt: skip
+    with training_process.TrainingProcess([sys.executable, "-c", stubborn]) as process:
         process.stdout.readline()
         with training_process.passing_signals_on(process):
             for number in numbers:

@@ -1,7 +1,6 @@
 """What a driver does around its loop: signals, errors, and instances that do not end."""
 
 import io
-import subprocess
 import sys
 import time
 from collections import deque
@@ -111,8 +110,7 @@ def test_an_isolated_training_ends_with_a_driver_that_fails(tmp_path, monkeypatc
     monkeypatch.setattr(Isolation, "command", lambda *_: reads)
     monkeypatch.setattr(IsolatedTraining, "_module", lambda *_: quiet)
     spec = spec_of(output=str(tmp_path / "output"))
-    options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"text": True}
-    with pytest.raises(BrokenPipeError), IsolatedTraining(spec, tmp_path, options).training(deque()):
+    with pytest.raises(BrokenPipeError), IsolatedTraining(spec, tmp_path).training(deque()):
         raise BrokenPipeError
     assert (tmp_path / "trained").exists()
 
