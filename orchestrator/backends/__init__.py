@@ -1,1 +1,1 @@
-"""Where a training runs: this CPU, or an instance on EC2."""
+"""Carry out an attempt: on this CPU, on an EC2 instance, or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Train on this machine: the training module as a process of its own, watched to its end."""
+"""Trains on this machine: runs the training module in a process of its own and watches it to its end."""
 
 import os
 import signal
@@ -107,6 +107,7 @@ class LocalTraining:
                     passing_signals_on(process),
                     judging(process, self._watch(process, look)),
                 ):
+                    # A pipe that nobody reads fills up, and then stops the training.
                     reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
                     reader.start()
                     for event in events_of(process):
@@ -127,7 +128,7 @@ class LocalTraining:
     def _watch(
         self, process: TrainingProcess, look: Callable[[], Ending | None]
     ) -> Callable[[], Ending | None]:
-        """Return what is asked all the while: it says once that a signal came, and then what `look` says."""
+        """Return what is asked once a second: it notes the first signal, and returns what `look` says."""
         said = False
 
         def watch() -> Ending | None:
@@ -160,7 +161,7 @@ class LocalTraining:
         environment = training_environment(
             os.environ, project=self.root, in_bucket=in_bucket, own_code=own_code
         )
-        # Leaving closes its standard input, by which it knows that we are gone, and waits for it.
+        # The end of its standard input tells the training that this process is gone.
         command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(path), "--parent-stdin"]
         yield TrainingProcess(command, env=environment)
 
@@ -203,6 +204,7 @@ class LocalTraining:
             )
         if told is not None:
             raise StoppedHereError(told)
+        # Told by no signal of ours: the machine shuts down, for example.
         if code == EXIT_RESUMABLE:
             return "died", message or "the training was interrupted"
         for line in tail:
@@ -219,9 +221,9 @@ class LocalTraining:
 
 
 def _last_word(output: Path, attempt: int) -> Heartbeat | None:
-    """Return what an attempt's training said last on this machine."""
+    """Return the last heartbeat of an attempt's training on this machine."""
     try:
         beat = Heartbeat.model_validate_json(regular_file.read(output, "heartbeat.json", limit=1 << 20))
     except (OSError, ValidationError):
         return None
-    return beat if beat.attempt == attempt else None  # an earlier one's word may still lie there
+    return beat if beat.attempt == attempt else None  # an earlier one's can still be there

@@ -1,4 +1,4 @@
-"""Train on rented instances: launch one, start the training on it, follow it, terminate it."""
+"""Trains on EC2 instances: launches one, starts the training on it, follows it, terminates it."""
 
 import contextlib
 import os
@@ -28,6 +28,7 @@ from gpu_offload.orchestrator.settings.machines import Ec2Settings
 from gpu_offload.remote_job.spec import StoreRef
 
 SETTLE_S = 2.0
+"""Seconds between two tries to reach an instance."""
 
 
 @dataclass
@@ -110,8 +111,9 @@ class RentedTraining:
             self._sessions[number] = session
             session.start()
         except NotReadyError as error:
+            # Of an instance that is gone the next observation has the better reason: EC2's.
             if self._state(attempt) not in {"pending", "running"}:
-                return None  # the instance is gone; what EC2 says of it is the better reason
+                return None
             return "died", str(error)
         except HostKeyMismatchError as error:
             return "died", str(error)
@@ -213,6 +215,6 @@ class RentedTraining:
         return documents.result is not None or (beat is not None and beat.state in {"failed", "interrupted"})
 
     def _pause(self, seconds: float) -> None:
-        """Wait; the lease is kept alive meanwhile, and a store that is away does not matter here."""
+        """Wait, and keep the lease alive."""
         self.sleep(seconds)
         self.renew()

@@ -1,4 +1,4 @@
-"""Access to EC2 for one run: what must be set up, and the cloud that the drive trains on."""
+"""Assembles the EC2 backend of one run, for AWS or for the simulated cloud."""
 
 import os
 import time

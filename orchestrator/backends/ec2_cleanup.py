@@ -96,7 +96,7 @@ class Ec2Cleanup:
 
     def _in_use(self, name: str, error: CloudUnreachableError) -> None:
         region, kind, identity = name.split("/", 2)
-        self.instances.suspect(region)
+        self.instances.suspect(region)  # an instance that EC2 does not show can hold it
         since = self._in_use_since.setdefault(name, self.clock())
         waited = self.clock() - since
         if waited > IN_USE_LIMIT_S:
@@ -127,7 +127,7 @@ class Ec2Cleanup:
                 left.append(left_running(one, error, one.run if one else ""))
             except OffloadError as error:
                 unanswered = error
-        # First: the loop asks again, and meets the refusals once more.
+        # What was not answered comes first: it is tried again, and what is refused is met again then.
         if unanswered is not None:
             raise unanswered
         if left:
@@ -138,6 +138,7 @@ class Ec2Cleanup:
         """Terminate an attempt's instances within seconds, also one whose launch was not answered; return their ids."""
         region = region_of(attempt.record.offer)
         ec2, end = self.instances.client(region), self.clock() + ABANDON_S
+        # Also what EC2 does not show yet: there is no time to wait until it does.
         known = self.instances.up_in(region)
         if attempt.host is not None and attempt.host.instance_id not in known:
             known.append(attempt.host.instance_id)

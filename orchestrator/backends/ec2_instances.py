@@ -56,6 +56,7 @@ class Ec2Instances:
                 continue
             with asking():
                 found = [i for i in self.client(region).find(run) if self.is_ours(i.store)]
+            # Each answer is complete for its region: what it does not show any more, EC2 has forgotten.
             for known in [i for i, (where, _) in self._found.items() if where == region]:
                 del self._found[known]
             self._found |= {instance.id: (region, instance) for instance in found}
@@ -122,6 +123,6 @@ def regions_of(attempts: Sequence[ObservedAttempt]) -> list[str]:
 
 def region_of(offer: Offer) -> str:
     """Return the region of an EC2 offer."""
-    if offer.region is None:  # every offer of EC2's has one
+    if offer.region is None:  # every offer of EC2 has one
         raise AssertionError(offer.name)
     return offer.region

@@ -1,4 +1,4 @@
-"""Launches the instance of an attempt: everything that keeps it from leaking is in the one call."""
+"""Launches the instance of an attempt, with everything that keeps it from leaking in one call."""
 
 import re
 import time
@@ -100,7 +100,7 @@ class Launcher:
         """Whether the same launch is worth another call. IAM needs seconds until EC2 knows a new profile."""
         if error.retry != "same":
             return False
-        if error.code != "InvalidParameterValue":
+        if error.code != "InvalidParameterValue":  # EC2's code for a profile that it does not know
             return True
         self._profile_unknown_since = self._profile_unknown_since or self.clock()
         return self.clock() - self._profile_unknown_since < PROFILE_LIMIT_S
@@ -167,6 +167,7 @@ class Launcher:
         try:
             return ec2.launch(self._request(ec2, run, attempt))
         except TokenMismatchError:
+            # An earlier process launched it and lost the reply: its keys, and so its user data, were others.
             mine = [
                 i
                 for i in ec2.find(run.id)
@@ -177,6 +178,7 @@ class Launcher:
             return mine[0]
 
     def _request(self, ec2: Ec2, run: RunRecord, attempt: AttemptRecord) -> LaunchRequest:
+        # Nothing here depends on the clock: EC2 refuses a used token with other parameters.
         offer, expires = attempt.offer, datetime.fromtimestamp(int(attempt.expires_at), UTC)
         keys = self.keys.setdefault(attempt.number, Keys())
         mark = self.instances.mark
@@ -200,7 +202,6 @@ class Launcher:
             image_id=image.id,
             root_device=image.root_device,
             security_group=group,
-            # Equal for every repetition: EC2 refuses a used token with other parameters.
             user_data=user_data(
                 deadline=attempt.expires_at,
                 launched=attempt.created_at,
@@ -215,7 +216,7 @@ class Launcher:
         )
 
     def schedule(self, run: RunRecord, attempt: AttemptRecord, instance_id: str, region: str) -> None:
-        """Let AWS itself terminate the instance, should everything else fail."""
+        """Create the schedule by which AWS terminates the instance, should everything else fail."""
         if self.settings.schedule_role is None:
             return
         at = datetime.fromtimestamp(attempt.expires_at + SCHEDULE_SLACK_S, UTC)

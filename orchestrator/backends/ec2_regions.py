@@ -1,4 +1,4 @@
-"""What each region has for a launch: the image with its disk, and the subnets."""
+"""Looks up what a launch needs of a region: the image with its disk, and the subnets."""
 
 from dataclasses import dataclass, field
 
@@ -35,6 +35,6 @@ class Ec2Regions:
         if ec2.region not in self._subnets:
             self._subnets[ec2.region] = ec2.subnets()
         zones = self._subnets[ec2.region]
-        # Without a zone in the offer (no API was asked for prices) any that has a network will do.
+        # An offer of the price table names no zone; then any zone with a network will do.
         zone = offer.zone or next(iter(zones), "")
         return zones[zone] if zone in zones else ec2.subnet(zone)

@@ -1,4 +1,4 @@
-"""A training on a GitHub runner in three processes, as on an instance: fetch, train isolated, mirror; docs/security.md."""
+"""Trains on a GitHub runner in three processes, as on an instance: fetch, train isolated, mirror; docs/security.md."""
 
 import contextlib
 import os
@@ -72,7 +72,7 @@ def hidden_folders(project: Path, environment: Mapping[str, str]) -> tuple[Path,
 
 
 class IsolatedProcess(TrainingProcess):
-    """The process that trains as another user. It is told to stop by a file, and root kills it."""
+    """The process that trains as another user: a file asks it to stop, and only root can kill it."""
 
     def __init__(self, isolation: Isolation, inputs: InputFolder) -> None:
         command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--inputs", str(inputs.folder)]
@@ -89,7 +89,7 @@ class IsolatedProcess(TrainingProcess):
 
     @property
     def code(self) -> int:
-        """See `TrainingProcess`; a shell between it and us gives a signal as 128 and its number."""
+        """See `TrainingProcess`; the shell between us gives a signal as 128 plus its number."""
         code = self.returncode if self.returncode <= 128 else 128 - self.returncode
         return code or self.mirror_code
 
@@ -155,7 +155,8 @@ class IsolatedTraining:
                 if process.stdin is not None:
                     process.stdin.close()
                 code = process.wait()
-                if not self._over.exists():  # it was never started
+                # The mirror ends once this file is there; a training that never started does not write it.
+                if not self._over.exists():
                     self._over.write_text(f"{code}")
                 process.mirror_code = mirror.wait()
                 reader.join(timeout=5)

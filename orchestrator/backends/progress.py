@@ -1,4 +1,4 @@
-"""Follow a training by what it puts into the store: all that a driver without its SSH keys has, and enough."""
+"""Follows a training by its progress in the store, for a driver without SSH keys or connection."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Train on a Ray cluster: as on this machine, but the process here only hands the training to the cluster."""
+"""Trains on a Ray cluster: as on this machine, but the process here only hands the training to the cluster."""
 
 import os
 from collections import deque

@@ -1,4 +1,4 @@
-"""A Ray cluster as `offload` uses it: connect, see what it has, check a node, run one training in a task."""
+"""Thin client of a Ray cluster: lists its nodes, checks them, runs one training in a task."""
 
 import logging
 import math
@@ -197,6 +197,7 @@ class RayCluster:
         )
         kill_at = math.inf
         while not self._ray.wait([reference], timeout=LOOK_S)[0]:
+            # Ray raises KeyboardInterrupt in a task that is cancelled; the worker then keeps a checkpoint.
             if not tick() and kill_at == math.inf:
                 self._ray.cancel(reference)
                 kill_at = clock() + ray_worker.KEEP_S

@@ -1,4 +1,4 @@
-"""A Ray cluster by its Jobs API: over HTTP, without Ray on this machine, and whatever versions the cluster has.
+"""Thin client of a Ray cluster over HTTP: needs no Ray on this machine, and no version of the cluster.
 
 https://docs.ray.io/en/latest/cluster/running-applications/job-submission/api.html
 """
@@ -137,6 +137,7 @@ class RayJobs:
         if answer is not None:
             return answer
         message = str(info.get("message") or status).strip().partition("\n")[0]
+        # Without an exit code of its entrypoint the job ended with its node.
         exited = info.get("driver_exit_code") not in {None, 0}
         raise (TaskLostError if exited or stopped else NodeLostError)(
             f"the job {job} {status.lower()}: {message}"
@@ -161,5 +162,6 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, body in files.items():
+            # A fixed time: the package's name is the hash of its bytes, and Ray keeps equal ones once.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), body)
     return memory.getvalue()

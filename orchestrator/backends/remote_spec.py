@@ -1,4 +1,4 @@
-"""What an instance is told to train: the run's spec, with the paths and keys of that instance."""
+"""The spec of an attempt on an instance or a node: the run's, with paths and keys of that machine."""
 
 from gpu_offload.infra.instance.software import HostSoftware
 from gpu_offload.infra.ssh.client import SshHost

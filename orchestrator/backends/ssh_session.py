@@ -1,4 +1,4 @@
-"""One attempt's training over SSH: the instance is made ready, the training started once and followed."""
+"""Drives one attempt's training over SSH: makes the instance ready, starts the training once, follows it."""
 
 import contextlib
 import time
@@ -98,6 +98,7 @@ class Session:
             },
         )
         instance = look(self.host)
+        # The driver before the software: minutes of set-up are wasted on a GPU that does not work.
         simulated, metadata = self.host.run(PROBE, timeout=30).text.split("\n")[:2]
         gpus = 0 if simulated else self.attempt.offer.gpu.count if self.attempt.offer.gpu else 0
         self._ready(
@@ -231,6 +232,7 @@ class Session:
     def _verdict(self, found: Look) -> tuple[EndReason, str] | None:
         if found.state is JobState.ENDED and found.exit_code == 0:
             return None
+        # The job's console has what came before its log: a missing module, a denied download.
         said = ""
         with contextlib.suppress(errors.HostError):
             said = _last_lines(self._job.console()) if self._job else ""

@@ -1,4 +1,4 @@
-"""What an instance reads from the store, staged before it is launched: dataset, weights, the user's own code.
+"""Stages what an instance reads from the store before it is launched: dataset, weights, the user's own code.
 
 datasets/...                        the training tree in shards: see `remote_job.staged_dataset`
 runs/<run>/inputs/<sha256>.pt       starting weights
@@ -95,7 +95,7 @@ class Staging:
         try:
             note = StagedNote.model_validate_json(self.store.read(note_key(key))[0])
         except (ObjectMissingError, ValidationError):
-            return False  # it costs an upload, which is free, and no instance
+            return False  # an upload costs nothing, a damaged object an instance
         if (note.size, note.etag) == (info.size, info.etag):
             return True
         self.console.warning(f"{key} changed since it was staged; staging it again")
@@ -114,7 +114,7 @@ class Staging:
             self.store.put(key, project)
 
     def _stage_dataset(self, run: RunRecord) -> None:
-        """Send the shards that the store does not have, then list all: an upload that ended early is carried on so."""
+        """Send the shards that the store lacks, then list all: an upload that ended early goes on where it was."""
         found = {
             info.key: info
             for prefix in (SHARDS, run_key(run.id, "inputs/"))

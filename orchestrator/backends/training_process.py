@@ -1,4 +1,4 @@
-"""The process of a training on this machine: signals, output, lease and limits beside it."""
+"""The process of a training on this machine, with its signals, output, lease and limits."""
 
 import math
 import os
@@ -74,6 +74,7 @@ def passing_signals_on(process: TrainingProcess) -> Iterator[None]:
     def pass_on(number: int, _frame: FrameType | None) -> None:
         nonlocal first
         process.told = process.told or number
+        # Its process group is gone, and its number can be another process's.
         if process.poll() is not None:
             return
         now = time.monotonic()
@@ -102,7 +103,7 @@ def renewing(renew: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def judging(process: TrainingProcess, judge: Callable[[], Ending | None]) -> Iterator[None]:
-    """Ask all the while whether the training may go on; stop it, gently at first, where it may not."""
+    """Ask once a second whether the training may go on; stop it, gently at first, where it may not."""
     over = threading.Event()
 
     def work() -> None:

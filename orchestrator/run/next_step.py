@@ -40,7 +40,7 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
     """Decide the next step of a run. Total: every state of the journal and of the cloud has an answer."""
     at = Outlook(run, observation)
     return (
-        # Whoever sees the end of a run cleans up: its driver can have died after writing it.
+        # Every driver that sees the end of a run cleans up: the one that wrote it can have died.
         _over(at)
         or _driven_elsewhere(at)
         # While EC2 still shows the instance: it forgets it within the hour, and the bill would lack it.
