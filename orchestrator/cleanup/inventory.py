@@ -1,4 +1,4 @@
-"""Lists the instances, volumes, security groups and schedules with our tag in every region of an account."""
+"""Lists the instances, volumes, security groups and schedules with our tag in the regions of an account."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Inventory:
         return [region for region in self.regions if region not in self._deaf]
 
     def look(self) -> list[Resource]:
-        """Return everything with our tag. Schedules are read first, so that the instances that they terminate are listed, too."""
+        """Return everything with our tag. Schedules come first, so that the instances that they terminate are listed, too."""
         return [thing for region in self.regions for thing in self._look_at(region)]
 
     def _look_at(self, region: str) -> list[Resource]:

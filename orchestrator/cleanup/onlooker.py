@@ -1,4 +1,4 @@
-"""What would be done with a run, found without taking its lease."""
+"""Finds the next step of a run without taking its lease."""
 
 from collections.abc import Callable
 

@@ -102,6 +102,7 @@ def prune(
     Raises:
         StoreError: The store cannot be listed, or refuses; what was deleted until then is gone as a whole.
     """
+    # Listed before the journal is read: a run that begins in between has nothing in the list.
     objects = list(store.list(""))
     staged = _staged(store, objects)
     needs, ended = _needs(store, staged)

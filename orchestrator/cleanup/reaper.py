@@ -85,6 +85,7 @@ class Reaper:
         cancel_persistent_requests(
             self.inventory.reachable, self.mark, dry_run=self.dry_run, note=self.console.note, fail=self._fail
         )
+        # After the listing: a run is journalled before anything of it is launched.
         runs = self.runs({thing.run for thing in found})
         strays = find_orphans(found, runs, self.clock(), self.mark)
         instances = [stray for stray in strays if stray.what.kind == "instance"]
@@ -95,7 +96,7 @@ class Reaper:
             return self._report(would, found)
         terminated = self._terminate(instances)
         if terminated:
-            found = self.inventory.look()
+            found = self.inventory.look()  # they have let go of groups and volumes
         rest = [s for s in find_orphans(found, runs, self.clock(), self.mark) if s.what.kind != "instance"]
         return self._report([*terminated, *self._delete(rest)], found)
 

@@ -1,4 +1,4 @@
-"""Decides from a store's listing what can be deleted."""
+"""Decides what can be deleted, from a store's listing alone."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence

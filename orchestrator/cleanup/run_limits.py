@@ -1,4 +1,4 @@
-"""Limits of the runs that own resources in the account, from the store."""
+"""Reads from the store how long runs can own resources in the account."""
 
 from collections.abc import Iterable, Mapping
 

@@ -56,6 +56,7 @@ class Tend:
         journal = Journal(self.store)
         records, tended = self._open_runs(journal)
         regions = {*self.settings.ec2.regions, *(r for record in records for r in record.regions)}
+        # Before the runs: what is past its time must not wait for a run that takes long.
         sweep = self._sweep(sorted(regions))
         tended += self._all(records)
         if not self.dry_run:

@@ -95,6 +95,7 @@ class AccountCloud:
         return {}
 
     def _look(self) -> None:
+        # The drill polls every 0.1 s; EC2 would throttle that, and the user's other tools with it.
         if time.monotonic() - self._looked_at < LOOK_S:
             return
         found = [i for ec2 in self.regions.values() for i in ec2.find() if i.store == self.mark]

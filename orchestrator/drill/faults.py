@@ -71,6 +71,7 @@ def _cancelled(stage: DrillStage, moment: str, condition: Callable[[], bool], *l
         raise DrillError(f"SIGINT {moment} gave exit code {code}: {command.last_words()}")
     stage.until("every instance is ended", lambda: not stage.cloud.leftovers().instances)
     seconds = stage.quiet_at(signalled_at) - signalled_at
+    # GitHub kills a cancelled step after 10 s.
     if seconds > 5:
         raise DrillError(f"the terminate call came {seconds:.1f} s after SIGINT; there are no more than 10 s")
     if code == 0:

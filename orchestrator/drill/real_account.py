@@ -106,7 +106,7 @@ class AccountStage(DrillStage):
         (self.project / "offload.toml").write_text(
             CONFIGURATION.format(
                 epochs=self.pace.epochs,
-                token=secrets.randbelow(10**9),  # A training of its own, so that it is not published already.
+                token=secrets.randbelow(10**9),  # another training key each time: it is not published already
                 usd=round(self.max_cost_usd, 4),
                 store=_toml(store),
                 ec2=_toml(ec2),

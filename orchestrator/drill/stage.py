@@ -115,7 +115,7 @@ class DrillStage:
         while True:
             try:
                 found = condition()
-            except StoreError:  # The fault can affect the drill's own calls, too.
+            except StoreError:  # the fault can affect the drill's own calls, too
                 found = None
             if found is not None and found is not False:
                 return found

@@ -179,6 +179,7 @@ def _own_environment() -> Iterator[None]:
     """Let this process use the simulated cloud's key, and no settings of the user's."""
     from gpu_offload.infra.simulator.clients import ACCESS_KEY, SECRET_KEY
 
+    # Without the user's profile no command of the drill can reach a real account.
     wanted = {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,

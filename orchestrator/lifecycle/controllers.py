@@ -1,4 +1,4 @@
-"""The one place that assembles the controller of a run: for train, attach, stop and tend."""
+"""Assembles the controller of a run, for train, attach, stop and tend."""
 
 import math
 import os
@@ -63,8 +63,8 @@ def controller_of(
 
     With `planned`, the plan that the run carries out, the dataset is at hand, and `workspace` keeps the training tree
     and the output; without it the driver uses only what is in the store, and cannot train on this machine. `detach`
-    leaves the run once its instance trains by itself, `launched_later` once it needs one; `max_wait` is the longest wait in seconds. Lease and clock
-    default to a new one and the store's.
+    leaves the run once its instance trains by itself, `launched_later` once it needs one; `max_wait` is the longest wait
+    in seconds. The lease defaults to a new one, the clock to the store's.
     """
     clock = clock or clock_of(store)
     journal, driver = Journal(store), lease or Lease(clock=clock)
@@ -86,6 +86,7 @@ def controller_of(
             packages=workspace.packages,
             why_open=lambda: why_open(settings, os.environ),
         )
+        # Imported only where needed, as the backend of EC2 below: boto3 takes a good part of a second.
         if run.candidates[0].offer.where == "ray":
             from gpu_offload.orchestrator.backends.ray import RayTraining
 
@@ -94,7 +95,8 @@ def controller_of(
                 **vars(attended) | {"why_open": lambda: ""}, ray=settings.ray, staging=staging
             )
         if planned.on == "ec2":
-            attended = NotHere()  # where a training would find the credentials of the job that rents
+            # A training here would find the credentials of the job that rents.
+            attended = NotHere()
     cloud = None
     if run.is_rented:
         from gpu_offload.orchestrator.backends.ec2_access import rented_training

@@ -1,4 +1,4 @@
-"""A training's log, from the store, as it grows."""
+"""Reads a training's log from the store as it grows."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The record of a new run, and whether an open run does the same."""
+"""Makes the record of a new run, and compares an open run with a plan."""
 
 import time
 from dataclasses import replace
@@ -16,7 +16,7 @@ from gpu_offload.remote_job.spec import TrainingSpec
 
 
 def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
-    """Return what a run would train otherwise than planned, by name: its record may be tampered with."""
+    """Return the names of what a run would train differently than planned: its record may be tampered with."""
     ours, theirs = _what(planned.spec), _what(run.spec)
     found = [name for name in ours if ours[name] != theirs[name]]
     project = _project_of(planned)
@@ -60,7 +60,7 @@ def run_record(
     cpu = next((o for o in planned.report.options if o.where == "cpu"), None)
     decision = planned.report.decision
     chosen = decision.option
-    # On an instance the training's software is installed by the run itself.
+    # What a job installed before a training on an instance is no part of the run, which installs there again.
     installed = planned.installed_s if chosen and chosen.where == "cpu" else 0.0
     job_s = limits_of(settings).ci_limit_s
     return RunRecord(

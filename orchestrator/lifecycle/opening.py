@@ -1,4 +1,4 @@
-"""The run that a command drives: the open one of its training, or a new one."""
+"""Opens the run that a command drives: the open one of its training, or a new one."""
 
 import os
 from collections.abc import Callable
@@ -38,8 +38,9 @@ class Opening:
         """Return the open run of this training, or begin one; and whether it was begun here.
 
         An open run that would train something else is asked to stop, and returned; so is one that stays on a CPU where an
-        instance is asked for. Raises NothingFeasibleError;
-        OffloadError: what the training needs is missing.
+        instance is asked for.
+
+        Raises NothingFeasibleError; OffloadError: what the training needs is missing.
         """
         # Looked up before the runs are: one that another driver begins meanwhile is found, or has the same id.
         fresh = journal.next_id(self.planned.training_key)
@@ -52,7 +53,7 @@ class Opening:
                     f"ending run {run.id}: it would train something else than planned ({names})"
                 )
                 journal.request_stop(run.id, StopRequest(at=self.clock(), reason=f"not as planned: {names}"))
-                journal.discard_result(run.id)
+                journal.discard_result(run.id)  # a staged result counts before a stop
             elif self.planned.on == "ec2" and not run.is_rented and not self._is_driven(run):
                 self.console.note(
                     f"ending run {run.id}, which stays on its CPU; another goes on from its checkpoint"

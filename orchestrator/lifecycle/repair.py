@@ -1,4 +1,4 @@
-"""`offload train --repair`: heal a published version whose files are damaged, from what its runs have staged."""
+"""`offload train --repair`: replaces damaged files of a published version by the staged result of its runs."""
 
 import tempfile
 from pathlib import Path

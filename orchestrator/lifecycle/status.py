@@ -56,6 +56,7 @@ def standings(store: ObjectStore, settings: Settings, run: str | None = None) ->
 
     def look(name: str) -> tuple[float, RunStatus] | None:
         try:
+            # The index can name runs that have ended; the documents decide.
             documents = journal.read(name)
             if name not in recent and (documents.outcome is not None or not documents.begun):
                 return None

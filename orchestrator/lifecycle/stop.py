@@ -1,4 +1,4 @@
-"""`offload stop`: end a run now; its instances first, found by tag."""
+"""`offload stop`: ends a run now, first its instances, found by tag."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -98,7 +98,7 @@ def _terminate(
 
     done = terminate_and_wait(
         {name: Ec2(name) for name in _regions(settings, record)},
-        lambda instance: instance.store in {None, mark},
+        lambda instance: instance.store in {None, mark},  # runs of another store can have the same name
         run=run,
         until=nothing_may_appear,
         announce=announce,
@@ -127,7 +127,7 @@ def _attempts(journal: Journal, run: str) -> tuple[ObservedAttempt, ...]:
 def _finish(
     settings: Settings, store: ObjectStore, record: RunRecord, console: Console, clock: Callable[[], float]
 ) -> None:
-    """Close the journal, or let the driver do it that is at work."""
+    """Close the run, or let the driver do so that is at work on it."""
     controller = controller_of(settings, store, record, console, clock=clock)
     until = clock() + OTHER_DRIVER_S
     try:

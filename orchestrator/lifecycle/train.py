@@ -1,4 +1,4 @@
-"""`offload train`: from a plan to the published model; begins a run, or resumes the open one."""
+"""`offload train`: trains and publishes what a plan says, in a new run or the open one."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.orchestrator.workspace import Workspace
 
 MANY_RUNS = 50
-"""One command never needs more runs than this."""
+"""Limit of the runs that one command drives: each of them ended for another reason."""
 
 
 class TrainingFailedError(OffloadError):
