@@ -184,13 +184,9 @@ class Launcher:
         mark = self.instances.mark
         image, subnet = self.regions.image(ec2.region), self.regions.subnet(ec2, offer)
         self._cidr = self._cidr or public_cidr(self.settings.ssh_cidr)
+        last = datetime.fromtimestamp(int(run.deadline_at), UTC)
         group = ec2.create_security_group(
-            run.id,
-            self._cidr,
-            self.settings.ssh_port,
-            vpc=subnet.vpc,
-            expires=datetime.fromtimestamp(int(run.deadline_at), UTC),
-            store=mark,
+            run.id, self._cidr, self.settings.ssh_port, vpc=subnet.vpc, expires=last, store=mark
         )
         return LaunchRequest(
             run=run.id,
@@ -217,17 +213,10 @@ class Launcher:
 
     def schedule(self, run: RunRecord, attempt: AttemptRecord, instance_id: str, region: str) -> None:
         """Create the schedule by which AWS terminates the instance, should everything else fail."""
-        if self.settings.schedule_role is None:
+        if (role := self.settings.schedule_role) is None:
             return
-        at = datetime.fromtimestamp(attempt.expires_at + SCHEDULE_SLACK_S, UTC)
+        at, mark = datetime.fromtimestamp(attempt.expires_at + SCHEDULE_SLACK_S, UTC), self.instances.mark
         try:
-            Schedules(region).create(
-                run.id,
-                attempt.number,
-                instance_id,
-                at,
-                self.settings.schedule_role,
-                store=self.instances.mark,
-            )
+            Schedules(region).create(run.id, attempt.number, instance_id, at, role, store=mark)
         except CloudError as error:
             self.console.warning(f"no schedule terminates {instance_id}, the other layers do: {error}")

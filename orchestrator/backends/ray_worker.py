@@ -94,15 +94,9 @@ def train(
         if spec["model"].startswith("project/"):
             spec["model"] = str(folder / spec["model"])
         (folder / "spec.json").write_text(json.dumps(spec))
+        command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(folder / "spec.json")]
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "gpu_offload.remote_job",
-                str(folder / "spec.json"),
-                "--parent-stdin",
-            ],
+            [*command, "--parent-stdin"],
             env=_environment(package, folder, variables),
             stdin=subprocess.PIPE,  # its end says that this process is gone, however it ended
             stdout=subprocess.DEVNULL,

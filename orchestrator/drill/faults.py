@@ -99,14 +99,10 @@ def _ssh_dies(stage: DrillStage) -> Recovery:
     for instance in stage.cloud.leftovers().instances:
         stage.cloud.faults.kill_ssh(instance)
     stage.run_to_end(command)
-    return _unbroken(stage, command, struck, "the driver followed it through the store")
-
-
-def _unbroken(stage: DrillStage, command: Command, struck: float, how: str) -> Recovery:
     run = stage.run()
     if run is None or len(stage.journal.attempts(run.id)) != 1:
         raise DrillError("another instance was rented, and the first one was healthy")
-    return Recovery(how, _back(stage, command, struck) - struck)
+    return Recovery("the driver followed it through the store", _back(stage, command, struck) - struck)
 
 
 def _token_expires(stage: DrillStage) -> Recovery:
@@ -122,13 +118,11 @@ def _token_expires(stage: DrillStage) -> Recovery:
     if code is None:
         stage.run_to_end(command)
         return Recovery("the driver went on with fresh ones", time.time() - struck)
-    if code:
-        stage.run_to_end(stage.start("tend", elsewhere=True))
-        return Recovery(
-            "the driver said so and ended; the instance finished alone; `tend` published it",
-            time.time() - struck,
-        )
-    return Recovery("the driver never needed them", time.time() - struck)
+    if not code:
+        return Recovery("the driver never needed them", time.time() - struck)
+    stage.run_to_end(stage.start("tend", elsewhere=True))
+    how = "the driver said so and ended; the instance finished alone; `tend` published it"
+    return Recovery(how, time.time() - struck)
 
 
 NOTICE_S, OUTAGE_S, CUT_S = 10.0, 20.0, 12.0

@@ -81,7 +81,6 @@ def drill_on_account(
 class AccountStage(DrillStage):
     """A stage on the user's account. It leaves no instance in any case."""
 
-    account: AccountCloud | None = None
     max_cost_usd: float = 0.0
     patience: float = 1500.0
     hidden: tuple[str, ...] = ()
@@ -92,7 +91,7 @@ class AccountStage(DrillStage):
         """Return the stage for one fault."""
         cloud = AccountCloud(settings)
         # A stage uses only what an account can answer.
-        return cls(fault.name, cast("SimulatedCloud", cloud), PACE, account=cloud, max_cost_usd=max_cost_usd)
+        return cls(fault.name, cast("SimulatedCloud", cloud), PACE, max_cost_usd=max_cost_usd)
 
     def _furnish(self) -> None:
         account = self.rented
@@ -125,9 +124,7 @@ class AccountStage(DrillStage):
     @property
     def rented(self) -> AccountCloud:
         """The account."""
-        if self.account is None:
-            raise AssertionError("a stage is made by `of`")
-        return self.account
+        return cast("AccountCloud", self.cloud)
 
     def run(self) -> RunRecord | None:
         """Return this fault's run: the store has those of others, too."""

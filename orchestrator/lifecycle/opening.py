@@ -47,6 +47,7 @@ class Opening:
         earlier = journal.runs_of(self.planned.training_key)
         if earlier and journal.outcome(earlier[-1].id) is None:
             run = earlier[-1]
+            driver = Lease(clock=self.clock).live_driver(self.store, run.id)
             if differences := spec_differences(self.planned, run):
                 names = ", ".join(differences)
                 self.console.warning(
@@ -54,7 +55,7 @@ class Opening:
                 )
                 journal.request_stop(run.id, StopRequest(at=self.clock(), reason=f"not as planned: {names}"))
                 journal.discard_result(run.id)  # a staged result counts before a stop
-            elif self.planned.on == "ec2" and not run.is_rented and not self._is_driven(run):
+            elif self.planned.on == "ec2" and not run.is_rented and not driver:
                 self.console.note(
                     f"ending run {run.id}, which stays on its CPU; another goes on from its checkpoint"
                 )
@@ -84,9 +85,6 @@ class Opening:
         )
         self.console.stage(f"beginning run {record.id}{_left(journal, record)}")
         return journal.begin(record), True
-
-    def _is_driven(self, run: RunRecord) -> bool:
-        return Lease(clock=self.clock).live_driver(self.store, run.id) is not None
 
     def _is_copied(self, journal: Journal, earlier: RunRecord, fresh: str) -> bool:
         """Whether a new run has the checkpoint of an earlier one now; a damaged one is left out, and not tried for ever."""

@@ -103,17 +103,15 @@ class Accounting:
             for a in observation.attempts
             if a.host
         }
-        if _is_complete(self.store, key, booked):
-            RunIndex(self.store).finish(run.id)
-            return
-        document = self._observed_bill(run, observation).json() | {"instances": booked}
-        body = (json.dumps(document, indent=1) + "\n").encode()
-        try:
-            self.store.create(key, body)
-        except ObjectExistsError:
-            # An older role may not replace it; the next driver with a newer one does.
-            with contextlib.suppress(ObjectChangedError, ObjectMissingError, StoreDeniedError):
-                self.store.replace(key, body, self.store.read(key)[1])
+        if not _is_complete(self.store, key, booked):
+            document = self._observed_bill(run, observation).json() | {"instances": booked}
+            body = (json.dumps(document, indent=1) + "\n").encode()
+            try:
+                self.store.create(key, body)
+            except ObjectExistsError:
+                # An older role may not replace it; the next driver with a newer one does.
+                with contextlib.suppress(ObjectChangedError, ObjectMissingError, StoreDeniedError):
+                    self.store.replace(key, body, self.store.read(key)[1])
         RunIndex(self.store).finish(run.id)
 
     def bill(self, run: RunRecord, documents: RunDocuments, *, now: float, ask: bool = True) -> Bill:

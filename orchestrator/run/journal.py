@@ -173,10 +173,6 @@ class Journal:
         """Forget a staged result that did not count; the training then finishes again from its checkpoint."""
         self.store.delete(run_key(run, "result/result.json"))
 
-    def collected(self, run: str) -> Collected | None:
-        """Return the note that the staged result was verified, if it was."""
-        return self._documents.read(Collected, run_key(run, "collected.json"))
-
     def record_collected(self, run: str, note: Collected) -> None:
         """Journal that the staged result was verified."""
         self._documents.create(run_key(run, "collected.json"), note)

@@ -38,6 +38,7 @@ FORGOTTEN_S = 7 * 24 * 3600.0
 RUN = re.compile(r"runs/([^/]+)/run\.json")
 OVER = re.compile(rf"runs/([^/]+)/(outcome\.json|{re.escape(COST)})")
 ENTRY = re.compile(r"(?:open/|recent/\d{10}-)(.+)\.json")
+State = Literal["open", "unbilled", "billed", "missing"]
 NOT_ALLOWED = (StoreDeniedError, StoreReadOnlyError)
 """What a role from before the index answers: then its runs are found by looking through all."""
 
@@ -73,8 +74,8 @@ class RunIndex:
         scanned = self._scanned_at()
         if scanned is None or (now is not None and now - scanned > RESCAN_S):
             return self.scan(now or 0.0)
-        found, entries = [], self._entries()
-        for (run, entered_at), state in zip(entries, each(self._state, entries), strict=True):
+        found = []
+        for run, entered_at, state in self._states():
             if state == "open":
                 found.append(run)
             elif state == "billed" or (
@@ -87,16 +88,19 @@ class RunIndex:
         """Return the runs that are over without a bill: their driver died in between."""
         if self._scanned_at() is None:
             self.scan(0.0)
-        entries = self._entries()
-        states = zip(entries, each(self._state, entries), strict=True)
-        return sorted(run for (run, _), state in states if state == "unbilled" and self._begun(run))
+        return sorted(run for run, _, state in self._states() if state == "unbilled" and self._begun(run))
 
     def candidates(self) -> list[str]:
         """Return the runs that can be open, of which some may have ended or may not be there."""
         return self.scan(0.0) if self._scanned_at() is None else [run for run, _ in self._entries()]
 
-    def _state(self, entry: tuple[str, float]) -> Literal["open", "unbilled", "billed", "missing"]:
-        run, _ = entry
+    def _states(self) -> list[tuple[str, float, State]]:
+        """Return the runs of the index, when they were entered (Unix seconds), and how they stand."""
+        entries = self._entries()
+        states = each(self._state, [run for run, _ in entries])
+        return [(run, at, state) for (run, at), state in zip(entries, states, strict=True)]
+
+    def _state(self, run: str) -> State:
         if self.store.stat(run_key(run, "outcome.json")) is None:
             return "open" if self._begun(run) else "missing"
         return "unbilled" if self.store.stat(run_key(run, COST)) is None else "billed"
