@@ -137,7 +137,13 @@ class RentedTraining:
         if session is None or not session.reachable:
             if self._watch is None or self._watch.attempt != number:
                 self._watch = StoreWatch(self.journal.store, run, number, self.console, self._pause)
+            # Both read copies of one file, which only grows: what one has shown the other skips.
+            reader = self._watch.reader
+            if session is not None:
+                reader.position = max(reader.position, session.position)
             self._watch.follow(seconds, until=lambda: session is not None and session.reachable)
+            if session is not None:
+                session.skip_to(reader.position)
             seconds = 0.0
         ended = session.follow(seconds) if session is not None and session.reachable else None
         return ended if ended and not self._store_knows(run, number) else None

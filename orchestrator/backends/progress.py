@@ -28,11 +28,11 @@ class StoreWatch:
     console: Console
     pause: Callable[[float], None]
     clock: Callable[[], float] = time.monotonic
-    _reader: EventReader = field(init=False)
+    reader: EventReader = field(init=False)
     _revision: Revision = field(init=False)
 
     def __post_init__(self) -> None:
-        self._reader = EventReader(self.store, self.run.id, self.attempt)
+        self.reader = EventReader(self.store, self.run.id, self.attempt)
         self._revision = Revision(self.run, self.run.created_at)
 
     def follow(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
@@ -51,7 +51,7 @@ class StoreWatch:
     def _read(self, show: Callable[[ProgressEvent], None]) -> bool:
         """Show what is new; return whether the training has ended."""
         over = False
-        for event in self._reader.read():
+        for event in self.reader.read():
             show(event)
             over = over or event.event in LAST_WORDS
         return over

@@ -159,6 +159,16 @@ class Session:
         return self._job is not None and (self._lost_since is None or self.clock() >= self._next_try)
 
     @property
+    def position(self) -> int:
+        """Bytes of the progress that were shown, in whole lines."""
+        return self._offsets[0] - len(self._lines)
+
+    def skip_to(self, position: int) -> None:
+        """Show only what is behind this position of the progress; what is before was shown from the store."""
+        if position > self.position:
+            self._offsets, self._lines = (position, self._offsets[1]), b""
+
+    @property
     def bytes_over_ssh(self) -> int:
         """Bytes sent and received."""
         return self.host.traffic.sent + self.host.traffic.received

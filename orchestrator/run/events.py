@@ -36,7 +36,8 @@ class EventReader:
     store: ObjectStore
     run: str
     attempt: int
-    _lines: int = 0
+    position: int = 0
+    """Bytes of it that were read, in whole lines."""
 
     def read(self) -> list[ProgressEvent]:
         """Return the events that are new since the last call; none while the store does not answer."""
@@ -44,6 +45,6 @@ class EventReader:
             body, _ = self.store.read(run_key(self.run, f"attempts/{self.attempt}/progress.jsonl"))
         except (ObjectMissingError, StoreUnreachableError):
             return []
-        lines = body.split(b"\n")[:-1]  # the last one can be half written
-        new, self._lines = lines[self._lines :], len(lines)
-        return list(parse_events(new))
+        end = body.rfind(b"\n") + 1  # the last line can be half written
+        new, self.position = body[self.position : end], max(self.position, end)
+        return list(parse_events(new.splitlines()))
