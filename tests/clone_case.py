@@ -1,4 +1,4 @@
-"""A project in git, its clones, and the `offload` command in one of them: what tests of planted state share."""
+"""A project with training code of its own, its clones in git, and the `offload` command in one of them."""
 
 import json
 import os
@@ -20,14 +20,14 @@ def main(context):
     return Trained(model, {"score": 1.0})
 '''
 
-CONFIGURATION = """
-[dataset]
-path = "shapes"
-classes = ["circle", "square", "triangle"]
-[training]
-entrypoint = "mine:main"
-epochs = 1
-"""
+
+def own_training(epochs, training="", more=""):
+    """Return the configuration of a project whose code `mine.py` trains; `training` has more settings of it."""
+    dataset = 'path = "shapes"\nclasses = ["circle", "square", "triangle"]\n'
+    return f'[dataset]\n{dataset}[training]\nentrypoint = "mine:main"\nepochs = {epochs}\n{training}{more}'
+
+
+CONFIGURATION = own_training(1)
 
 IDENTITY = (
     "-c", "user.name=Mallory", "-c", "user.email=mallory@example.org", "-c", "init.defaultBranch=main"

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from clone_case import own_training
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.aws.errors import NoCredentialsError
@@ -19,25 +20,14 @@ from gpu_offload.orchestrator.workspace import Workspace
 
 pytestmark = pytest.mark.process  # git
 
-CONFIGURATION = """
-[dataset]
-path = "shapes"
-classes = ["circle", "square", "triangle"]
-[training]
-entrypoint = "mine:main"
-epochs = 10
-image-size = 64
-[limits]
-on-overrun = "escalate"
-"""
-
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setenv("GPU_OFFLOAD_SIMULATOR", "1")  # with an account, which is not asked
     generate(tmp_path / "shapes", images=12, size=64)
     (tmp_path / "mine.py").write_text("def main(context):\n    ...\n")
-    (tmp_path / "offload.toml").write_text(CONFIGURATION)
+    text = own_training(10, "image-size = 64\n", '[limits]\non-overrun = "escalate"\n')
+    (tmp_path / "offload.toml").write_text(text)
     return tmp_path
 
 

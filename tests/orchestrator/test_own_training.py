@@ -11,6 +11,7 @@ import threading
 import zipfile
 
 import pytest
+from clone_case import own_training
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
@@ -18,20 +19,7 @@ from gpu_offload.orchestrator.estimate.history import timings
 
 pytestmark = [pytest.mark.process, pytest.mark.simulator]
 
-CONFIGURATION = """
-[dataset]
-path = "shapes"
-classes = ["circle", "square", "triangle"]
-[training]
-entrypoint = "mine:main"
-epochs = 3
-license = "MIT"
-[store]
-url = "{store}"
-[ec2]
-regions = ["us-east-1"]
-instance-types = ["g4dn.xlarge"]
-"""
+EC2 = '[ec2]\nregions = ["us-east-1"]\ninstance-types = ["g4dn.xlarge"]\n'
 
 RETURN = """
     path = context.output / "any.joblib"
@@ -65,7 +53,7 @@ WORDS = "helper dataset infra orchestrator words"
 
 def project(folder, code, *, store="file:store", training="", files=None):
     generate(folder / "shapes", images=12, size=64)
-    text = CONFIGURATION.format(store=store).replace("epochs = 3\n", f"epochs = 3\n{training}")
+    text = own_training(3, f'license = "MIT"\n{training}', f'[store]\nurl = "{store}"\n{EC2}')
     for name, body in {"mine.py": code, "offload.toml": text, **(files or {})}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(body)

@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 
 import pytest
+from clone_case import own_training
 from commands import offload, run, start, wait_until
 from ray_case import Nodes, processes_of
 
@@ -76,21 +77,9 @@ def nodes():
 def project(folder, *, sweep=""):
     generate(folder / "shapes", images=12, size=64)
     (folder / "mine.py").write_text(f"FOLDER = {str(folder)!r}\n" + TRAINING)
-    (folder / "offload.toml").write_text(
-        f"""
-[dataset]
-path = "shapes"
-classes = ["circle", "square", "triangle"]
-[training]
-entrypoint = "mine:main"
-epochs = 4
-license = "MIT"
-hyperparameters = {{quality = 1.0}}
-[store]
-url = "file:store"
-{sweep}
-"""
-    )
+    training = 'license = "MIT"\nhyperparameters = {quality = 1.0}\n'
+    text = own_training(4, training, f'[store]\nurl = "file:store"\n{sweep}\n')
+    (folder / "offload.toml").write_text(text)
     return folder
 
 
