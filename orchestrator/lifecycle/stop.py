@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.liveness import may_appear_until
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
-from gpu_offload.orchestrator.run.record import RunRecord, StopRequest
+from gpu_offload.orchestrator.run.record import RunRecord, StopRequest, run_key
 from gpu_offload.orchestrator.settings.load import Settings
 
 POLL_S = 1.0
@@ -42,9 +42,11 @@ def stop_run(
     try:
         record: RunRecord | None = journal.run(run)
     except JournalError as error:
-        console.note("there is no such run in the store; looking for its instances all the same")
+        console.note(f"{error}; looking for its instances all the same")
         record, unknown = None, error
-    if record is not None and journal.outcome(run) is None:
+    # A record that this version cannot read can have a driver that can.
+    exists = record is not None or store.stat(run_key(run, "run.json")) is not None
+    if exists and (record is None or journal.outcome(run) is None):
         # Written before the attempts are read: a driver that is about to launch sees it, or is seen.
         journal.request_stop(run, StopRequest(at=clock(), reason=reason))
     rented = record is None or record.is_rented

@@ -11,9 +11,11 @@ import pytest
 from next_step_case import CPU
 from run_case import T0, attempt_of, run_of, seen_attempt, spec_of
 
+from gpu_offload.infra.aws.termination import Terminated
 from gpu_offload.infra.instance.isolation import Isolation
 from gpu_offload.infra.store.errors import StoreCredentialsError, StoreDeniedError, StoreUnreachableError
 from gpu_offload.orchestrator.backends.isolated_training import IsolatedTraining
+from gpu_offload.orchestrator.lifecycle import stop
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.backend import InstanceLeftError, InterruptedRunError
@@ -24,7 +26,8 @@ from gpu_offload.orchestrator.run.observation import Observation, ObservedAttemp
 from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome
 from gpu_offload.orchestrator.run.terminations import LIMIT_S, Terminations
 from gpu_offload.orchestrator.run.waiting import Bystander
-from gpu_offload.orchestrator.settings.sections import StoreSettings
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
 
 
 def controller(store, run, **more):
@@ -113,6 +116,21 @@ def test_an_isolated_training_ends_with_a_driver_that_fails(tmp_path, monkeypatc
     with pytest.raises(BrokenPipeError), IsolatedTraining(spec, tmp_path).training(deque()):
         raise BrokenPipeError
     assert (tmp_path / "trained").exists()
+
+
+def test_a_stop_reaches_the_driver_of_a_run_whose_record_only_another_version_can_read(
+    store, tmp_path, monkeypatch
+):
+    """Its instances are terminated; without the request its driver would rent the next one."""
+    monkeypatch.setattr(stop, "terminate_and_wait", lambda *_, **__: Terminated((), {}, {}))
+    settings = Settings(root=tmp_path, dataset=DatasetSettings(path="x"), store=StoreSettings(url=store.url))
+    store.put("runs/new-1/run.json", b'{"format": 2}')
+    out = io.StringIO()
+    assert stop.stop_run(settings, store, "new-1", Console(out)) == ()
+    assert "newer version" in out.getvalue()
+    assert Journal(store).stop_requested("new-1") is not None
+    stop.stop_run(settings, store, "none-1", Console(out))
+    assert Journal(store).stop_requested("none-1") is None
 
 
 def test_a_driver_without_access_to_ec2_does_not_take_a_rented_instance_for_gone(store):
