@@ -28,7 +28,7 @@ from gpu_offload.orchestrator.run.record import (
     StopRequest,
     run_key,
 )
-from gpu_offload.orchestrator.run.run_documents import RunDocuments, RunReader, read_outcome
+from gpu_offload.orchestrator.run.run_documents import RunDocuments, RunReader, read_outcome, read_stop
 from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.remote_job.result import CheckpointManifest, TrainingResult
 
@@ -152,8 +152,8 @@ class Journal:
         self._documents.create(run_key(run, "stop.json"), request)
 
     def stop_requested(self, run: str) -> StopRequest | None:
-        """Return the request to end the run, if there is one."""
-        return self._documents.read(StopRequest, run_key(run, "stop.json"))
+        """See `read_stop`."""
+        return read_stop(self._documents, run)
 
     def result(self, run: str) -> TrainingResult | None:
         """Return the staged result, None where there is none."""

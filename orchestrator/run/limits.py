@@ -8,7 +8,6 @@ from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import Ending
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.pace import goes_to_its_limit, overrun
@@ -65,7 +64,7 @@ class LimitWatch:
             now = self.clock()
             if stop is None and now - looked_at >= STOP_LOOK_S:
                 looked_at = now
-                with contextlib.suppress(StoreError, JournalError):
+                with contextlib.suppress(StoreError):
                     stop = self.journal.stop_requested(self.run.id)
             # The heartbeat is newer than the checkpoint that the observation saw.
             kept = max(observation.epochs_completed, beat.epochs_completed if beat else 0)

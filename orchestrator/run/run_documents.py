@@ -52,6 +52,16 @@ def read_outcome(documents: Documents, run: str) -> Outcome | None:
         return Outcome(status="failed", at=info.modified.timestamp(), message=str(error)) if info else None
 
 
+def read_stop(documents: Documents, run: str) -> StopRequest | None:
+    """Return the request to end a run, None where there is none. An unreadable request is one, too."""
+    key = run_key(run, "stop.json")
+    try:
+        return documents.read(StopRequest, key)
+    except JournalError:
+        info, reason = documents.store.stat(key), "a stop was requested, for an unreadable reason"
+        return StopRequest(at=info.modified.timestamp(), reason=reason) if info else None
+
+
 class RunReader:
     """Reads the documents of one run that one listing shows."""
 
@@ -77,7 +87,7 @@ class RunReader:
             result=self._unless_damaged(TrainingResult, "result/result.json"),
             collected=self._part(Collected, "collected.json"),
             checkpoint=self._unless_damaged(CheckpointManifest, "checkpoint/manifest.json"),
-            stop=self._stop(),
+            stop=read_stop(self._documents, self._run) if self._at("stop.json") else None,
             stored_bytes=sum(info.size for info in self._objects.values()),
         )
 
@@ -114,17 +124,8 @@ class RunReader:
             return self._part(Heartbeat, name)
         except JournalError:
             # Unreadable is not absent: its training was alive when it was written.
+            written = self._objects[run_key(self._run, name)].modified.timestamp()
             return Heartbeat(
-                run=self._run, attempt=number, time=self._modified(name), pid=0, host="", boot_id="",
+                run=self._run, attempt=number, time=written, pid=0, host="", boot_id="",
                 epochs_completed=0, epochs=0, state="training",
             )  # fmt: skip
-
-    def _stop(self) -> StopRequest | None:
-        try:
-            return self._part(StopRequest, "stop.json")
-        except JournalError:
-            reason = "a stop was requested, for an unreadable reason"
-            return StopRequest(at=self._modified("stop.json"), reason=reason)
-
-    def _modified(self, name: str) -> float:
-        return self._objects[run_key(self._run, name)].modified.timestamp()

@@ -150,6 +150,7 @@ def test_unreadable_is_not_absent(store):
     journal.begin(run)
     store.put(f"runs/{run.id}/stop.json", b"?")
     assert journal.read(run.id).stop is not None
+    assert journal.stop_requested(run.id) is not None, "for a training on this machine, too"
     store.put(f"runs/{run.id}/outcome.json", b"?")
     assert journal.read(run.id).outcome.status == "failed"
     assert journal.open_ids() == []
