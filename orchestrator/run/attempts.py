@@ -118,7 +118,7 @@ class Attempts:
                     self.close(number, "stopped", str(error))
                 raise
             # Retries on its own: a store that does not answer now must not repeat a long training.
-            if ended is None and self.patiently(lambda: self.journal.result(self.run.id)) is None:
+            if ended is None and self.patiently(lambda: self.journal.read(self.run.id)).result is None:
                 ended = "died", "the training ended without a result in the store"
         else:
             ended = self.rented().train(self.run, attempt)

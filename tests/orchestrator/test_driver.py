@@ -142,6 +142,17 @@ def test_a_driver_without_access_to_ec2_does_not_take_a_rented_instance_for_gone
     assert driver.journal.attempts(driver.run.id)[0].end is None
 
 
+def test_a_result_that_is_damaged_in_the_store_ends_its_attempt_and_not_the_command(store):
+    """The next attempt finishes from the checkpoint and writes it again."""
+    driver = controller(store, run_of(CPU, now=T0))
+    driver.attempts = replace(driver.attempts, attended=SimpleNamespace(train=lambda *_: None))
+    trains = ObservedAttempt(attempt_of(driver.run))
+    driver.journal.open_attempt(driver.run.id, trains.record)
+    store.put(f"runs/{driver.run.id}/result/result.json", b"?")
+    driver.attempts.train(trains, Observation(T0, "me", attempts=(trains,)))
+    assert driver.journal.attempts(driver.run.id)[0].end.reason == "died"
+
+
 def test_the_end_of_a_run_counts_although_its_lease_cannot_be_released(store):
     """The credentials expired with the last step."""
     driver = controller(store, run_of(CPU, now=T0))
