@@ -111,7 +111,7 @@ class LocalTraining:
                     reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
                     reader.start()
                     for event in events_of(process):
-                        # After a signal of ours it only repeats it.
+                        # After our own signal, `interrupted` only repeats what was said.
                         if event.event != "interrupted" or process.told is None:
                             show(event)
                         if event.event in {"failed", "interrupted"}:

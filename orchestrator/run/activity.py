@@ -19,7 +19,7 @@ LOST: frozenset[EndReason] = frozenset({"stopped", "orphaned"})
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Whether something works on a run, and since how long it takes."""
+    """Whether something works on a run, and its time."""
 
     driven: bool | None
     """Whether a process drives it now; None for a run that is over."""

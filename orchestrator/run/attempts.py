@@ -39,7 +39,7 @@ class Attempts:
 
     def rented(self) -> Cloud:
         """Return the cloud."""
-        if self.cloud is None:  # the observer sees to it
+        if self.cloud is None:  # the observer refuses such a run
             raise AssertionError("a run with instances has a cloud")
         return self.cloud
 

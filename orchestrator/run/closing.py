@@ -17,7 +17,7 @@ def clear_attempt(at: Outlook, reason: EndReason, message: str) -> Step:
     up = tuple(i.id for i in at.mine if i.is_up)
     if up:
         return Terminate(up, message)
-    # DescribeInstances can omit a running instance for a moment; closing the attempt now would lose sight of it.
+    # DescribeInstances can omit a running instance for a moment; a closed attempt would leave it unwatched.
     if at.current.heartbeat is not None and may_appear(at.seen, at.current):
         return Wait(ENDING_POLL_S, "EC2 does not show an instance that spoke a moment ago")
     return _close(at.seen, at.current, reason, message)
