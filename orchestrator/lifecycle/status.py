@@ -88,7 +88,7 @@ def _standing(
         attempt=last.record.number if last else 0,
         epochs_completed=max(
             documents.checkpoint.epochs_completed if documents.checkpoint else 0,
-            beat.epochs_completed if beat else 0,
+            last.epochs_completed if last else 0,
         ),
         epochs=run.spec.epochs,
         seconds=activity.seconds,

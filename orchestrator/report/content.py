@@ -198,7 +198,7 @@ class Report:
                     "ended_at": a.end.at if a.end else None,
                     "reason": a.end.reason if a.end else None,
                     "message": a.end.message if a.end else "",
-                    "epochs_completed": a.heartbeat.epochs_completed if a.heartbeat else 0,
+                    "epochs_completed": a.epochs_completed,
                     "device": a.heartbeat.device if a.heartbeat else None,
                 }
                 for a in self.attempts

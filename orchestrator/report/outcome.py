@@ -158,7 +158,7 @@ def expected_money(report: Report) -> str:
 
 def epochs(report: Report) -> tuple[int, int]:
     """Return the epochs done and wanted."""
-    done = max((a.heartbeat.epochs_completed for a in report.attempts if a.heartbeat), default=0)
+    done = max((a.epochs_completed for a in report.attempts), default=0)
     return (report.result.epochs_completed if report.result else done), report.run.spec.epochs
 
 

@@ -142,7 +142,7 @@ class Accounting:
             return StoreUse()
         attempts, result = documents.attempts, documents.result
         seconds = max(0.0, end - run.created_at)
-        epochs = max((a.heartbeat.epochs_completed for a in attempts if a.heartbeat), default=0)
+        epochs = max((a.epochs_completed for a in attempts), default=0)
         mirrored = sum(max(0.0, ended_of(a, now)[0] - a.host.launched_at) for a in attempts if a.host)
         return StoreUse(
             prices=prices,

@@ -45,7 +45,7 @@ def policy_alternatives(
     if own is None:
         return ()
     finished = any(a.end is not None and a.end.reason == "finished" for a in attempts)
-    completed = max(a.heartbeat.epochs_completed for a in measured if a.heartbeat)
+    completed = max(a.epochs_completed for a in measured)
     # Early stopping ends a training before its last epoch.
     work = (completed if finished else run.spec.epochs) * seconds
     whole = max(1.0, run.deadline_at - run.created_at)

@@ -20,8 +20,7 @@ def bytes_sent(
     epoch = run.checkpoint_bytes if checkpoint_bytes is None else checkpoint_bytes
     sent, before = dict[int, int](), 0
     for attempt in attempts:
-        beat, number = attempt.heartbeat, attempt.record.number
-        done = max(before, beat.epochs_completed) if beat is not None else before
+        number, done = attempt.record.number, max(before, attempt.epochs_completed)
         sent[number] = epoch * (done - before)
         if result is not None and result.attempt == number:
             sent[number] += result.model.size

@@ -181,9 +181,8 @@ def fruitless_attempts(observation: Observation) -> int:
     for attempt in observation.attempts:
         if attempt.end is not None and attempt.end.reason == "refused":
             continue
-        epochs = attempt.heartbeat.epochs_completed if attempt.heartbeat is not None else 0
-        fruitless = 0 if epochs > best else fruitless + 1
-        best = max(best, epochs)
+        fruitless = 0 if attempt.epochs_completed > best else fruitless + 1
+        best = max(best, attempt.epochs_completed)
     return fruitless
 
 
@@ -196,12 +195,11 @@ def alike_ends(observation: Observation) -> list[AttemptEnd]:
     alike: dict[tuple[str, str], list[AttemptEnd]] = {}
     best, latest = 0, None
     for attempt in observation.attempts:
-        epochs = attempt.heartbeat.epochs_completed if attempt.heartbeat is not None else 0
-        if epochs > best:
-            alike, best = {}, epochs
-            if attempt.end is not None and attempt.end.reason == "expired":
-                continue
         end = attempt.end
+        if attempt.epochs_completed > best:
+            alike, best = {}, attempt.epochs_completed
+            if end is not None and end.reason == "expired":
+                continue
         if end is None or end.reason not in {"died", "expired"}:
             continue
         if attempt.record.offer.where == "ec2" and attempt.host is None:

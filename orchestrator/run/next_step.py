@@ -162,7 +162,7 @@ def _overrunning(at: Outlook) -> Step | None:
     if escalates and at.candidate is not None:
         name = at.candidate.offer.name
         return closing.clear_attempt(at, "overrun", f"{at.overrun}; {name} would make it")
-    kept = max(at.seen.epochs_completed, last.heartbeat.epochs_completed)
+    kept = max(at.seen.epochs_completed, last.epochs_completed)
     advice = (
         f"{at.overrun}. {kept} of {at.run.spec.epochs} epochs are kept: raise the limit and train again, "
         "it resumes from there"

@@ -55,6 +55,11 @@ class ObservedAttempt:
     launching: LaunchingRecord | None = None
     gone: GoneRecord | None = None
 
+    @property
+    def epochs_completed(self) -> int:
+        """Epochs of the run that were complete at its last heartbeat; 0 without one."""
+        return self.heartbeat.epochs_completed if self.heartbeat is not None else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:

@@ -169,7 +169,7 @@ def _corrected(
     if beat is None:
         return None
     earlier = [a for a in observation.attempts if a.record.number < attempt.record.number]
-    before = max((a.heartbeat.epochs_completed for a in earlier if a.heartbeat), default=0)
+    before = max((a.epochs_completed for a in earlier), default=0)
     epochs, trained = run.spec.epochs, beat.epochs_completed - before
     # A later attempt resumes from the checkpoint, this one goes on from its last epoch.
     completed = max(
