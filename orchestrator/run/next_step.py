@@ -157,7 +157,7 @@ def _overrunning(at: Outlook) -> Step | None:
     if at.leaves is not None and at.rented_candidate is not None:
         name = at.rented_candidate.offer.name
         return closing.clear_attempt(at, "overrun", f"{at.leaves}; it moves to {name}")
-    if at.overrun is None or last.heartbeat is None:
+    if at.overrun is None:
         return None
     if escalates and at.candidate is not None:
         name = at.candidate.offer.name

@@ -118,7 +118,7 @@ def overrun(
     """
     left, beat = running_left(run, observation, current), current.heartbeat
     if left is None or beat is None or beat.state != "training":
-        return None
+        return _unmeasured_overrun(run, observation, current)
     available = current.record.expires_at - observation.now
     # From its last heartbeat on: while the store does not answer, it continues to train.
     if beat.time + (left.likely if likely else left.low) <= current.record.expires_at:
@@ -133,6 +133,16 @@ def overrun(
         f"({human_duration(left.low)} to {human_duration(left.high)}, measured), "
         f"and {limit} ends it in {human_duration(max(0.0, available))}"
     )
+
+
+def _unmeasured_overrun(run: RunRecord, observation: Observation, current: ObservedAttempt) -> str | None:
+    """Say that the job of a training here ends before anything was measured; an instance has its own expiry."""
+    begins = current.heartbeat is None or current.heartbeat.state in {"starting", "training"}
+    # The attempt of a driver that died is an orphan, however late that is found.
+    if current.record.offer.is_rented or current.record.driver != observation.me or not begins:
+        return None
+    ends = current.record.expires_at < run.deadline_at and observation.now >= current.record.expires_at
+    return "its job ends (limits.ci-limit), and no epoch was measured" if ends else None
 
 
 def leaves(

@@ -115,6 +115,18 @@ def test_a_job_that_ends_before_the_deadline_is_a_limit_too():
     assert isinstance(step, CloseAttempt)
 
 
+def test_what_has_measured_nothing_when_its_job_ends_moves_too():
+    """GitHub would end the job, and the next one would begin on its CPU again."""
+    run = run_of(cpu_limit_s=2 * HOUR, deadline_at=T0 + 24 * HOUR)
+    assert next_step(run, seen(T0 + HOUR, expires=2 * HOUR)) == Train(1)
+    step = next_step(run, seen(T0 + 2 * HOUR, expires=2 * HOUR))
+    assert isinstance(step, CloseAttempt)
+    assert step.reason == "overrun"
+    assert "moves to g4dn.xlarge" in step.message
+    step = next_step(run, replace(seen(T0 + 20 * HOUR, expires=2 * HOUR), me="there:2:bb"))
+    assert step.reason == "orphaned", "its driver was killed; the next job begins on its own CPU"
+
+
 def test_without_an_instance_that_makes_it_the_cpu_goes_on():
     run = run_of(candidates=(CPU,))
     assert not isinstance(next_step(run, seen(T0 + 120, batch_seconds=20)), CloseAttempt | Finish)
