@@ -215,7 +215,7 @@ class RentedTraining:
         return ""
 
     def _store_knows(self, run: RunRecord, number: int) -> bool:
-        """Whether the training has said itself how it ended."""
+        """Whether the store has the training's own account of its end."""
         documents = self.journal.read(run.id)
         beat = documents.attempts[number - 1].heartbeat if len(documents.attempts) >= number else None
         return documents.result is not None or (beat is not None and beat.state in {"failed", "interrupted"})

@@ -45,7 +45,7 @@ class Ec2Cleanup:
     _given_up: set[str] = field(default_factory=set)
 
     def leftovers(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[str, ...]:
-        """Return what the run has beside instances, each as `REGION/KIND/ID`."""
+        """Return what the run owns besides instances, each as `REGION/KIND/ID`."""
         names: list[str] = []
         ours = self.instances.is_ours
         for region in regions_of(attempts):

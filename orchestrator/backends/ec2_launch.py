@@ -38,7 +38,7 @@ PROFILE_LIMIT_S = 30.0
 """How long an instance profile may be unknown to EC2: a new one takes seconds, a wrong name takes for ever."""
 
 REGIONAL = ("InvalidAMI", "InvalidSubnet", "DefaultVpc", "VPCIdNotSpecified", "InvalidSnapshot", "OptIn")
-"""Beginnings of the error codes that say something about one region only."""
+"""Prefixes of the error codes that rule out one region only."""
 
 POLICY_VOLUME_GIB = 100
 """The largest disk that the policies of `offload bootstrap` allow by default (`infra.account.site.Site`)."""
@@ -145,7 +145,7 @@ class Launcher:
         )
 
     def _limit(self, error: CloudError, offer: Offer) -> float | None:
-        """Return the quota that refused an offer, in vCPUs, where EC2 says it or may be asked."""
+        """Return the quota that refused an offer, in vCPUs: from EC2's message, or asked for; None where it is unknown."""
         if found := re.search(r"limit of (\d+)", str(error)):
             return float(found[1])
         quotas = SpotMarket(region_of(offer)).quotas()

@@ -122,7 +122,7 @@ class IsolatedTraining:
         return self.job / "trained"
 
     def prepare(self) -> None:
-        """Make its folders; what an earlier attempt was told and said is forgotten, its checkpoint is kept."""
+        """Make its folders; remove what an earlier attempt left, but for its checkpoint."""
         shutil.rmtree(self.inputs.folder, ignore_errors=True)
         self._over.unlink(missing_ok=True)
         for name in ("progress.jsonl", "log.txt", "heartbeat.json"):
@@ -140,7 +140,7 @@ class IsolatedTraining:
 
     @contextlib.contextmanager
     def training(self, tail: deque[str]) -> Iterator[IsolatedProcess]:
-        """Train, with a mirror to the store beside it, whose complaints go to `tail`."""
+        """Train while a second process mirrors the output to the store; that one's standard error goes to `tail`."""
         words = self._module("--mirror", str(self.inputs.folder), "--until", str(self._over))
         with (
             TrainingProcess(words) as mirror,

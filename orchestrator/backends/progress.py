@@ -36,7 +36,7 @@ class StoreWatch:
         self._revision = Revision(self.run, self.run.created_at)
 
     def follow(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Show the progress for so long; return early when the training has ended, or when `until` says so."""
+        """Show the progress for so many seconds; return early once the training has ended or `until` is true."""
         end = self.clock() + seconds
         with self.console.training(self.run.estimate.likely, self._revision.take) as show:
             while not self._read(show):

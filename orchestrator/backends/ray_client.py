@@ -171,7 +171,7 @@ class Training:
         return not self.stop.is_set()
 
     def _relay(self) -> bool:
-        """Print the events that are new, and keep the heartbeat; return whether the training said why it ended."""
+        """Print new events and keep the heartbeat; return whether the training has reported its end."""
         ended = False
         with contextlib.suppress(StoreError):
             for event in self._reader.read():

@@ -212,7 +212,7 @@ class RayCluster:
 
 
 def _said(error: BaseException) -> str:
-    """Return the sentence that says what happened; Ray puts a traceback before it, or advice after it."""
+    """Return the sentence with the cause; Ray puts a traceback before it, or advice after it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     raised = str(getattr(error, "cause", "")) if "Traceback" in str(error) else ""
     return f"{type(error).__name__}: {raised or lines[0].partition('. ')[0]}"

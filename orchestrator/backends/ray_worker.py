@@ -115,7 +115,7 @@ def train(
 
 
 def _watched(process: "subprocess.Popen[str]", until: float) -> int:
-    """Wait for the training; end it where it is told to, gently at first."""
+    """Wait for the training; stop it when cancelled or past `until`, gently at first."""
     kill_at = math.inf
     while process.poll() is None:
         try:

@@ -155,7 +155,7 @@ class Session:
 
     @property
     def reachable(self) -> bool:
-        """Whether it is worth asking over SSH now; after a loss the pauses between two tries grow."""
+        """Whether to try SSH now; after a loss the pauses between two tries grow."""
         return self._job is not None and (self._lost_since is None or self.clock() >= self._next_try)
 
     @property

@@ -58,7 +58,7 @@ def note_key(key: str) -> str:
 
 
 class StagedNote(Wire):
-    """What the store said of an object right after it was staged."""
+    """Size and etag of an object right after it was staged."""
 
     format: Literal[1] = 1
     size: int

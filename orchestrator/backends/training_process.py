@@ -22,9 +22,9 @@ from gpu_offload.remote_job.result import ProgressEvent
 LONGEST_LINE = 1 << 16
 """Characters of a line of output that are looked at together."""
 LOOK_S = 1.0
-"""Between two looks at a training's last word; it is a file on this machine."""
+"""Seconds between two looks at a training's heartbeat, a file on this machine."""
 AGAIN_S = 1.0
-"""Between two Ctrl-C that are two: a wrapper may pass on the same one that the terminal sent."""
+"""Seconds after which a second Ctrl-C is one: before, a wrapper may pass on the one that the terminal sent."""
 KEEP_S = 120.0
 """How long a training that is stopped may take to reach the end of its batch and to upload its checkpoint."""
 

@@ -1,4 +1,4 @@
-"""Deletes what a store no longer needs; by default it only says what it would delete."""
+"""Deletes what a store no longer needs, or lists it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Pruned:
         }
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return the result as text."""
         shown = list(self.kept.items())[:SHOWN]
         names: dict[str, list[str]] = {}
         for name, why in shown:

@@ -51,7 +51,7 @@ POLL_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Reaping:
-    """What a sweep found and did. `failures` are red: each says what to do."""
+    """What a sweep found and did. Each of `failures` makes the command fail, and names a remedy."""
 
     removed: tuple[Orphan, ...]
     kept: tuple[Resource, ...]

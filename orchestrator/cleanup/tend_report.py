@@ -81,7 +81,7 @@ class Tended:
         }
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return the report as text."""
         lines = []
         for one in self.runs:
             lines.append(f"run {one.run}: {one.status}{f', {one.message}' if one.message else ''}")

@@ -139,7 +139,7 @@ class Usage:
         }
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return the usage as text."""
         held = [("in the store", "objects", "bytes")]
         held += [(name, f"{n:,}", human_bytes(size)) for name, (n, size) in sorted(self.parts.items())]
         month = [("a month", "used", "free")]

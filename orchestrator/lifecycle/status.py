@@ -128,7 +128,7 @@ def standings_text(found: Sequence[RunStatus], *, width: int = 80) -> str:
 
 
 def _explained(one: RunStatus) -> str:
-    """Say what a run ended with, or waits for; empty where the table says it."""
+    """Return how a run ended or what it waits for; empty where the table shows it."""
     if one.status == "published":
         return ""
     if one.status != "open":

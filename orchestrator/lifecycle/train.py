@@ -38,7 +38,7 @@ MANY_RUNS = 50
 
 
 class TrainingFailedError(OffloadError):
-    """The run ended without a model; the text says why and what to do."""
+    """The run ended without a model."""
 
 
 @dataclass

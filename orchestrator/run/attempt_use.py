@@ -60,7 +60,7 @@ def use_of(
 
 
 def ended_of(attempt: ObservedAttempt, now: float) -> tuple[float, bool]:
-    """Return until when an attempt's instance is billed, by EC2 if it says so, and whether EC2 reclaimed it."""
+    """Return until when an attempt's instance is billed (EC2's own time, where known), and whether EC2 reclaimed it."""
     end, host = attempt.end, attempt.host
     by_cloud = end is not None and end.by_cloud
     if attempt.gone is not None:

@@ -32,7 +32,7 @@ EXPOSURES = (
 """Steps seen in each bucket: how likely each age is where nothing is known of it."""
 
 EVIDENCE = 6.0
-"""Changes that the prior of a multiplier is worth."""
+"""Weight of a multiplier's prior, in observed changes."""
 KEPT_PER_STEP = 0.99
 """Weight that evidence keeps after a step in which capacity was seen: half after eleven hours."""
 KEPT_UNSEEN = 0.9993
@@ -61,11 +61,11 @@ class Belief:
     changes: tuple[float, float] = (0.0, 0.0)
     """Changes seen from down and from up, faded."""
     expected: tuple[float, float] = (0.0, 0.0)
-    """The same as the prior's hazards made likely."""
+    """Changes that the prior's hazards would have given in the same steps, faded."""
 
     @classmethod
     def first(cls, at: float, *, is_up: bool) -> Self:
-        """Return what one sighting gives, where nothing else is known."""
+        """Return the belief after a first sighting."""
         return cls(at, _given(np.array(EXPOSURES).reshape(-1), is_up=is_up))
 
     @classmethod

@@ -83,7 +83,7 @@ class Cloud(Protocol):
         """Return the run's instances, found by tag."""
 
     def leftovers(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[str, ...]:
-        """Name what the run has beside instances."""
+        """Return the names of what the run owns besides instances: groups, volumes, schedules."""
 
     def prepare(self, run: RunRecord) -> None:
         """Do what must be done before the first launch and can take minutes, such as staging."""

@@ -31,7 +31,7 @@ class Forecast:
     """The longest training, in seconds, with which the deadline is kept whatever spot does; None where the deadline is
     too close for any promise."""
     start: float = 0.0
-    """The longest start-up, likewise."""
+    """The longest start-up, in seconds, with which it is kept."""
 
     @property
     def text(self) -> str:

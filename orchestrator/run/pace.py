@@ -215,13 +215,13 @@ def _measured_rest(seconds: Interval, epochs: int, trained: int, seconds_per_epo
     try:
         whole = correct_running(estimate, trained, so_far)
         return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high)))
-    except (ValueError, ArithmeticError):  # the number of a process that can be anyone's
+    except (ValueError, ArithmeticError):  # any process can write the number
         return None
 
 
 @lru_cache(maxsize=256)
 def _forecast_rest(work: Workload, pace: Pace, at: ForecastPosition) -> Interval | None:
-    """Return the seconds left by a training's own steps; None where its numbers say nothing: they can be anyone's."""
+    """Return the seconds left by a training's own steps; None where its numbers, which any process can write, are absurd."""
     try:
         return forecast(work, pace, at).interval
     except (ValueError, ArithmeticError):

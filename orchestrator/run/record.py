@@ -60,7 +60,7 @@ class RunRecord(Wire):
     deadline_at: float
     max_cost_usd: float
     value_of_time_usd_per_hour: float = 0.0
-    """What an hour sooner is worth: whether it waits for spot."""
+    """What the user would pay for an hour less: it decides whether the run waits for spot."""
     on_overrun: Literal["stop", "escalate", "continue"] = "stop"
     reversible: bool = False
     """Whether it begins on the CPU as a toss-up. It moves to an instance once that is better, or not safe to put off."""
@@ -86,7 +86,7 @@ class RunRecord(Wire):
     sweep: str | None = None
     """The sweep that it belongs to: its version is published, and no alias moves."""
     project: Project | None = None
-    """What the training needs of the user's repository beside the dataset; None for Ultralytics' own models."""
+    """What the training needs of the user's repository besides the dataset; None for Ultralytics' own models."""
     commit: str | None = None
     repository: str | None = None
     classes: tuple[str, ...] | None = None

@@ -51,7 +51,7 @@ class Revision:
         self._work = workload_of(self.run)
 
     def take(self, event: ProgressEvent) -> Revised | None:
-        """Take an event in; return what it says about the time left, None where it says nothing."""
+        """Update the estimate by an event; return what is new about the time left, None for nothing."""
         if event.event not in {"pace", "epoch"} or not event.epoch or self._work is None:
             return None
         self._epochs += event.event == "epoch"
@@ -67,7 +67,7 @@ class Revision:
         )
         try:
             estimate = forecast(self._work, event.pace, at, self.past)
-        except (ValueError, ArithmeticError):  # the numbers of a process that can be anyone's
+        except (ValueError, ArithmeticError):  # any process can write the numbers
             return None
         self.first, self.latest = self.first or estimate, estimate
         whole = estimate.interval

@@ -7,7 +7,7 @@ START_S = 300.0
 """What another instance costs in time before it trains: boot, set-up, download (`Overheads`); 95 % take less."""
 
 SIGMA, WORTH = 0.35, 4.0
-"""Spread of the logarithm of a start-up, before any was measured, and how many measurements that is worth."""
+"""The prior: spread of the logarithm of a start-up, and its weight in measurements."""
 
 Z95 = 1.645
 

@@ -80,7 +80,7 @@ class Terminate:
 
 @dataclass(frozen=True, slots=True)
 class CleanUp:
-    """Remove what the run leaves beside instances."""
+    """Remove what the run leaves besides instances."""
 
     leftovers: tuple[str, ...]
 

@@ -60,7 +60,7 @@ class Bystander:
 
 @dataclass
 class Waiting:
-    """Waits for one driver of a run, and says for what; the same reason is said once."""
+    """Waits, and logs each reason once."""
 
     run: RunRecord
     attempts: Attempts
