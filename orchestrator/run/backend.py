@@ -60,7 +60,7 @@ class InstanceLeftError(OffloadError):
 
 
 Ending = tuple[EndReason, str]
-"""How an attempt ended, and why, in a sentence."""
+"""The reason for an attempt's end, and a sentence about it."""
 
 
 class Attended(Protocol):

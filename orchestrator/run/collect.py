@@ -35,7 +35,7 @@ class Collector:
     console: Console
     clock: Callable[[], float]
     rules: publish.Rules = publish.DEFAULT
-    """By which the registry counts and promotes what is published."""
+    """Rules by which the registry numbers and promotes what is published."""
 
     def collect(self, result: TrainingResult) -> Ending | None:
         """Verify a staged result and journal that; or discard it and return how its attempt ended."""

@@ -76,7 +76,7 @@ class Controller:
     prices: Callable[[RunRecord, Observation], RunRecord] = field(default=lambda run, _seen: run)
     """Returns the run with the spot prices of now."""
     rules: publish.Rules = publish.DEFAULT
-    """By which the registry counts and promotes what is published."""
+    """Rules by which the registry numbers and promotes what is published."""
     attempts: Attempts = field(init=False)
     observer: Observer = field(init=False)
     limits: LimitWatch = field(init=False)

@@ -34,7 +34,7 @@ class RunDocuments:
     checkpoint: CheckpointManifest | None = None
     stop: StopRequest | None = None
     stored_bytes: int = 0
-    """Of all its objects."""
+    """Total size of its objects."""
     begun: bool = False
     """Whether its record is there."""
 

@@ -9,6 +9,7 @@ from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.availability import Belief
 from gpu_offload.orchestrator.run.capacity import belief_of, former_capacity, place_name, seen_capacity
 from gpu_offload.orchestrator.run.hindsight import capacity_steps, replay
+from gpu_offload.orchestrator.run.liveness import NOTICE_S
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.pace import extras_per_hour, fits, seconds_left, start_of
 from gpu_offload.orchestrator.run.places import Place, best_place
@@ -22,9 +23,6 @@ MOST_MARGIN = 0.1
 
 PAUSE_S = 1800.0
 """Shortest wait for spot: a scheduled `tend` runs no more often."""
-
-NOTICE_S = 120.0
-"""From a reclaim's notice to its end, in which nothing is trained."""
 
 
 def overhead_seconds(run: RunRecord, observation: Observation, candidate: Candidate) -> float:
