@@ -8,9 +8,7 @@ from enum import StrEnum
 
 from gpu_offload.infra.instance.software import HostSoftware
 from gpu_offload.infra.ssh.client import SshHost
-from gpu_offload.infra.ssh.errors import (
-    HostError,
-)
+from gpu_offload.infra.ssh.errors import HostError
 
 SPOT_NOTICE = "http://169.254.169.254"
 """The metadata service, which gives notice of a reclaim two minutes ahead."""
@@ -20,6 +18,9 @@ PIECE = 262_144
 
 POLL_S = 60.0
 """Time limit of one poll, in seconds."""
+
+END = b"# end\n"
+"""The last line of the uploader's variables, without which `job.sh start` starts nothing."""
 
 
 class JobError(HostError):
@@ -66,7 +67,7 @@ class Look:
     """What the store does not take from the machine, in a sentence; empty while it takes everything."""
 
 
-HEADER = re.compile(rb"state=(\w+) exit=(-?\d*) progress=(\d+) log=(\d+) console=(\d+) trouble=([^\n]*)\n")
+HEADER = re.compile(rb"state=(\w+) exit=(-?\d*) progress=(\d+) log=(\d+) trouble=([^\n]*)\n")
 
 
 def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
@@ -75,7 +76,7 @@ def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
     if header is None:
         raise JobError(f"no status from the instance, but {output[:200]!r}")
     state, code, *sizes, trouble = (word.decode(errors="replace") for word in header.groups())
-    progress_size, log_size = int(sizes[0]), int(sizes[1])
+    progress_size, log_size = map(int, sizes)
     body = output[header.end() :]
     if len(body) != progress_size + log_size:
         # A file shrank or could not be read, so the two parts cannot be separated; the next poll brings them again.
@@ -139,7 +140,7 @@ class InstanceJob:
         self._host.put(_shell_lines(trainer), f"{inbox}/{self.unit}.environment")
         self._call(
             "start", self.unit, python, str(options.power_off_after), options.memory_max,
-            options.spot_notice or "", timeout=POLL_S, stdin=_shell_lines(uploader),
+            options.spot_notice or "", timeout=POLL_S, stdin=_shell_lines(uploader) + END,
         )  # fmt: skip
 
     def look(self, progress_offset: int = 0, log_offset: int = 0, *, hold: bool = False) -> Look:

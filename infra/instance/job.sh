@@ -241,16 +241,22 @@ install() {
     export UV_PYTHON_INSTALL_DIR="$opt/python" UV_NO_PROGRESS=1 UV_NO_CONFIG=1
     export UV_CACHE_DIR="${UV_CACHE_DIR:-$root/var/cache/gpu-offload/uv}"
     umask 022
-    rm -rf "$opt/venv" "$opt/installed"
     mkdir -p "$opt"
-    "$uv" venv --quiet --python '>=3.11' "$opt/venv" || fail "uv found and made no Python of 3.11 or later"
+    # A driver that lost its connection asks again while this goes on: two would write the same environment.
+    exec 9>"$opt/lock"
+    flock 9 || fail "the lock $opt/lock could not be taken"
     python=$opt/venv/bin/python
+    made="installed_lock=$lock
+installed_wheel=$(sha256sum <"$inbox/$wheel" | cut -d' ' -f1)
+installed_python=$python"
+    [ "$(cat "$opt/installed" 2>/dev/null)" != "$made" ] || return 0
+    rm -rf "$opt/venv" "$opt/installed"
+    "$uv" venv --quiet --python '>=3.11' "$opt/venv" || fail "uv found and made no Python of 3.11 or later"
     "$uv" pip install --quiet --python "$python" --require-hashes --only-binary :all: "$@" \
         -r "$inbox/requirements.txt" || fail "the locked requirements could not be installed"
     "$uv" pip install --quiet --python "$python" --no-deps --offline "$inbox/$wheel" ||
         fail "our own wheel could not be installed"
-    printf 'installed_lock=%s\ninstalled_wheel=%s\ninstalled_python=%s\n' \
-        "$lock" "$(sha256sum <"$inbox/$wheel" | cut -d' ' -f1)" "$python" >"$opt/installed.part"
+    echo "$made" >"$opt/installed.part"
     mv "$opt/installed.part" "$opt/installed"
 }
 
@@ -263,15 +269,24 @@ start() {
     own $TRAINER:$TRAINER "$job/output" "$job/home"
     own $UPLOADER:$UPLOADER "$job/input"
     [ -e "$job/launched" ] && return
-    # In memory, never on a disk.
-    (umask 077 && cat >"$run/$unit.environment") || fail "what the job may know did not arrive"
+    # In memory, never on a disk. The last line shows that it is whole: to `cat`, a lost connection looks like the end.
+    secrets=$run/$unit.environment
+    (umask 077 && cat >"$secrets.$$") && [ "$(tail -n 1 "$secrets.$$")" = "# end" ] || {
+        rm -f "$secrets.$$"
+        fail "the variables of the uploader did not arrive"
+    }
     cp "$state/inbox/$unit.json" "$job/spec.json" && cp "$state/inbox/$unit.environment" "$job/environment" &&
         cp "$0" "$job/job.sh" || fail "what the job needs is not in $state/inbox"
     chmod 644 "$job/spec.json" "$job/job.sh"
     chmod 600 "$job/environment"
     : >"$job/console.txt"
-    # Only the process that creates this folder starts the job.
-    mkdir "$job/launched" || return
+    # Only the process that creates this folder starts the job; another one may do so at the same time.
+    if ! mkdir "$job/launched"; then
+        rm -f "$secrets.$$"
+        [ -d "$job/launched" ] || fail "$job cannot be written"
+        return 0
+    fi
+    mv "$secrets.$$" "$secrets"
     : >"$run/started"
     if simulated; then
         setsid nohup sh "$job/job.sh" supervise "$@" </dev/null >>"$job/console.txt" 2>&1 &
@@ -395,26 +410,17 @@ alive() {
 # One line with the state and the lengths of the pieces, then the pieces of progress and log.
 poll() {
     job=$state/jobs/$1
-    code=
-    if [ ! -d "$job/launched" ]; then
-        now=absent
-    elif [ -e "$job/exit" ]; then
-        now=ended
-        code=$(cat "$job/exit")
-    elif [ ! -e "$job/supervisor" ] || alive; then
-        now=running
-    elif [ -e "$job/exit" ]; then # it ended between the two looks
-        now=ended
-        code=$(cat "$job/exit")
-    else
-        now=lost
-    fi
+    now=running code=
+    [ -d "$job/launched" ] || now=absent
+    [ ! -e "$job/supervisor" ] || alive || now=lost
+    # Looked at last: the supervisor writes it, and then ends.
+    [ ! -e "$job/exit" ] || { now=ended && code=$(cat "$job/exit"); }
     [ "$5" != 1 ] || [ ! -d "$job" ] || : >"$job/hold"
-    progress=$job/output/progress.jsonl log=$job/output/log.txt console=$job/console.txt
+    progress=$job/output/progress.jsonl log=$job/output/log.txt
     first=$(piece "$progress" "$2" "$4") second=$(piece "$log" "$3" "$4")
     trouble=
     [ ! -f "$job/input/trouble" ] || trouble=$(cut_out "$job/input/trouble" 0 2000 2>/dev/null | tr '\n' ' ')
-    echo "state=$now exit=$code progress=$first log=$second console=$(size "$console") trouble=$trouble"
+    echo "state=$now exit=$code progress=$first log=$second trouble=$trouble"
     cut_out "$progress" "$2" "$first"
     cut_out "$log" "$3" "$second"
 }

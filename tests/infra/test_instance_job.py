@@ -1,6 +1,5 @@
-"""A job on a host over a real SSH connection: set up, started once, followed, outliving the connection."""
+"""A job on a host over a real SSH connection: started once, followed, outliving the connection."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -8,121 +7,21 @@ import subprocess
 import sys
 import textwrap
 import time
-import zipfile
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from instance_bench import simulated_host
 from local_host import LocalHost
-from real_sshd import end_processes, sshd
+from real_sshd import end_processes
 
 from gpu_offload.infra.instance import script
-from gpu_offload.infra.instance.job import (
-    InstanceJob,
-    JobError,
-    JobOptions,
-    JobState,
-    Look,
-    read_look,
-)
-from gpu_offload.infra.instance.software import (
-    HostSoftware,
-    SetUpError,
-    Software,
-    look,
-    own_software,
-    read_instance,
-    set_up,
-)
-from gpu_offload.infra.instance.wheel import PACKAGES, Wheel, pack_wheel
+from gpu_offload.infra.instance.job import InstanceJob, JobError, JobOptions, JobState, Look, read_look
+from gpu_offload.infra.instance.software import HostSoftware, look
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import CommandFailedError, ConnectionLostError, HostUnreachableError
-
-TRAINING = """
-import json, os, pathlib, signal, socket, sys, time
-words = sys.argv[1:]
-here = pathlib.Path.cwd()
-if "--fetch" in words:
-    told = []
-    signal.signal(signal.SIGTERM, lambda *_: told.append(1))
-    (here / "listens").touch()
-    while os.environ.get("UNTIL_TOLD") and not told:
-        time.sleep(0.02)
-    (here / "spec.json").write_text("{}")
-    (here / "key").write_text(os.environ.get("STORE_ACCESS_KEY_ID", ""))
-    (here / "words").write_text(json.dumps(words))
-    sys.exit()
-if "--mirror" in words:
-    (here / "trouble").write_text("denied\\nand so on")
-    while not os.path.exists(words[words.index("--until") + 1]):
-        time.sleep(0.02)
-    sys.exit(int(os.environ.get("MIRROR_CODE", "0")))
-def say(text):
-    with open("progress.jsonl", "a") as progress:
-        progress.write(json.dumps({"event": text, "uid": os.getuid(), "words": words, "key": os.environ.get("STORE_ACCESS_KEY_ID")}) + "\\n")
-    with open("log.txt", "a") as log:
-        log.write(f"log of {text}\\n")
-def ask_to_stop(*_):
-    say("interrupted")
-    sys.exit(75)
-signal.signal(signal.SIGTERM, signal.SIG_IGN if os.environ.get("DEAF") else ask_to_stop)
-say("start")
-print("printed", flush=True)
-while not os.path.exists(os.environ["LET_GO"]):
-    time.sleep(0.02)
-say("finished")
-sys.exit(int(os.environ.get("CODE", "0")))
-"""
-"""Stands for the training module: the real one takes half a minute to import what it needs."""
-
-
-class Bench:
-    """A simulated host behind a real SSH server, and a stand-in for the training that ends when it is let go."""
-
-    def __init__(self, server, root, tmp_path):
-        self.server, self.root, self.tmp_path = server, root, tmp_path
-        self.host = SshHost(server.address, server.client_key, server.host_key.public)
-        self.instance = look(self.host)
-        self.job = InstanceJob(self.host, self.instance, "run-1", 1)
-
-    def start(self, options=None, job=None, mirror=(), **environment):
-        options = options or JobOptions(spot_notice=None)
-        library = {"PYTHONPATH": str(self.tmp_path / "lib")}
-        trainer = {**library, "LET_GO": str(self.tmp_path / "go"), **environment}
-        (job or self.job).start(
-            b"{}", sys.executable, options, trainer=trainer, uploader={**library, **dict(mirror)}
-        )
-
-    def let_go(self):
-        (self.tmp_path / "go").touch()
-
-    def powered_off(self):
-        return (self.tmp_path / "shutdown-called").exists()
-
-
-@contextmanager
-def simulated_host(tmp_path, **more):
-    root = tmp_path / "a root"
-    root.mkdir()
-    stand_in = tmp_path / "lib/gpu_offload/remote_job"
-    stand_in.mkdir(parents=True)
-    (stand_in / "__init__.py").touch()
-    (stand_in / "__main__.py").write_text(TRAINING)
-    shutdown = tmp_path / "shutdown"
-    shutdown.write_text(f"#!/bin/sh\necho >>{tmp_path}/shutdown-called\n")
-    shutdown.chmod(0o755)
-    environment = {
-        "GPU_OFFLOAD_ROOT": str(root), "GPU_OFFLOAD_SHUTDOWN": str(shutdown),
-        "GPU_OFFLOAD_SAME_USER": "1", "GPU_OFFLOAD_POLL": "0.1",
-    }  # fmt: skip
-    with sshd(tmp_path / "sshd", environment=environment | more) as server:
-        bench = Bench(server, root, tmp_path)
-        yield bench
-        bench.host.close()
 
 
 @pytest.fixture
@@ -202,6 +101,38 @@ def test_a_job_that_was_started_is_not_started_again(bench):
     bench.start()
     assert events(b"".join(found.progress for found in looks)) == ["start", "finished"]
     assert bench.job.look().progress_offset == looks[-1].progress_offset
+
+
+def test_a_start_whose_input_was_cut_off_starts_nothing_and_can_be_repeated(bench):
+    """The connection was lost before the variables of the uploader had arrived."""
+    for arrived in (b"", b"STORE_ACCESS_KEY_ID=1\n"):
+        with pytest.raises(CommandFailedError, match="did not arrive"):
+            bench.host.run(bench.start_command(), timeout=30, stdin=arrived)
+    assert bench.job.look().state is JobState.ABSENT
+    assert list((bench.root / "run/gpu-offload").iterdir()) == []
+    bench.let_go()
+    bench.start()
+    assert list(follow(bench.job))[-1].exit_code == 0
+
+
+def test_of_two_that_start_a_job_at_the_same_time_one_does_and_both_succeed(bench):
+    """A driver that lost its connection repeats the start while the first one still waits for its input."""
+    inbox, library = Path(bench.instance.inbox), f"PYTHONPATH={bench.tmp_path / 'lib'}\n"
+    (inbox / f"{bench.job.unit}.json").write_text("{}")
+    (inbox / f"{bench.job.unit}.environment").write_text(f"{library}LET_GO={bench.tmp_path / 'go'}\n")
+    mark = dict([bench.server.mark.split("=", 1)])
+    environment = os.environ | {"GPU_OFFLOAD_ROOT": str(bench.root), "GPU_OFFLOAD_SAME_USER": "1"} | mark
+    command = bench.start_command()
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) for _ in range(2)]
+    memory = bench.root / "run/gpu-offload"
+    wait_until(lambda: len(list(memory.glob("*.environment.*"))) == 2)
+    for one in both:
+        one.communicate(f"{library}# end\n".encode(), timeout=60)
+    assert [one.returncode for one in both] == [0, 0]
+    assert list(memory.glob("*.environment.*")) == []
+    bench.let_go()
+    looks = list(follow(bench.job))
+    assert events(b"".join(found.progress for found in looks)) == ["start", "finished"]
 
 
 def test_secrets_of_the_uploader_reach_neither_the_training_nor_a_disk(bench):
@@ -310,7 +241,7 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
     (programs / "systemd-run").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/asked\n')
     (programs / "systemd-run").chmod(0o755)
     (tmp_path / "job.sh").write_text(script("job.sh"))
-    (tmp_path / "known").write_text("KEY=secret\n")
+    (tmp_path / "known").write_text("KEY=secret\n# end\n")
     inside = textwrap.dedent(f"""\
         set -e
         mount -t tmpfs none /var/lib
@@ -335,7 +266,7 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
     if "unshare failed" in done.stderr:
         pytest.skip(f"no namespaces to be had: {done.stderr.strip()}")
     folders = ["64001 755", "64002 755", "64001 700"]
-    assert done.stdout.splitlines() == [*folders, "0 600", "0 600", "KEY=secret"], done.stderr
+    assert done.stdout.splitlines() == [*folders, "0 600", "0 600", "KEY=secret", "# end"], done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[0] == "--unit=unit-1"
     assert {"--property=MemoryMax=90%", "--property=OOMPolicy=continue", "--property=KillMode=mixed"} < set(
@@ -353,7 +284,7 @@ def test_a_run_id_that_a_shell_or_a_path_could_misread_is_refused(tmp_path):
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.integers(0, 99), st.integers(0, 99))
 def test_a_look_is_read_back_whatever_the_files_hold(progress, log, at, log_at):
-    header = f"state=running exit= progress={len(progress)} log={len(log)} console=0 trouble=\n".encode()
+    header = f"state=running exit= progress={len(progress)} log={len(log)} trouble=\n".encode()
     found = read_look(header + progress + log, at, log_at)
     assert (found.progress, found.log) == (progress, log)
     assert (found.progress_offset, found.log_offset) == (at + len(progress), log_at + len(log))
@@ -368,125 +299,4 @@ def test_nonsense_from_an_instance_is_an_error_of_ours(output):
         with pytest.raises(JobError):
             read_look(output, 0, 0)
     with pytest.raises(JobError):
-        read_look(b"state=dancing exit= progress=0 log=0 console=0 trouble=\n", 0, 0)
-
-
-# Software
-
-
-def software(**changes):
-    return Software(**({"version": "1.2", "lock": b"lock", "wheel": Wheel("w.whl", b"wheel")} | changes))
-
-
-def test_an_image_with_just_this_software_baked_in_needs_no_set_up():
-    wanted = software()
-    baked = f"root=/r\nprocessor=x\nuv=\nversion=1.2\nlock={wanted.lock_sha256}\npython=/r/python\n"
-    assert read_instance(baked).ready_python(wanted) == "/r/python"
-    assert read_instance(baked).ready_python(software(version="1.3")) is None
-    assert read_instance(baked).ready_python(software(lock=b"other")) is None
-
-
-def test_what_we_installed_is_used_again_only_if_the_wheel_is_the_very_same():
-    wanted = software()
-    text = (
-        f"root=\nprocessor=x\nuv=/u\ninstalled_lock={wanted.lock_sha256}\n"
-        f"installed_wheel={wanted.wheel.sha256}\ninstalled_python=/p\n"
-    )
-    assert read_instance(text).ready_python(wanted) == "/p"
-    assert read_instance(text).ready_python(software(wheel=Wheel("w.whl", b"other"))) is None
-
-
-def test_without_uv_on_either_side_the_error_says_what_to_do(bench):
-    bare = HostSoftware(bench.instance.root, bench.instance.processor, has_uv=False, found={})
-    with pytest.raises(SetUpError, match="baked in"):
-        set_up(bench.host, bare, software())
-    with pytest.raises(SetUpError, match="the instance is vax"):
-        set_up(bench.host, HostSoftware("", "vax", has_uv=False, found={}), software(uv=Path(sys.executable)))
-
-
-def test_our_wheel_is_the_code_that_runs_and_equal_code_gives_equal_bytes(tmp_path):
-    for package in PACKAGES:
-        (tmp_path / package / "__pycache__").mkdir(parents=True)
-        (tmp_path / package / "__init__.py").write_text(f'NAME = "{package}"\n')
-        (tmp_path / package / "data.sh").write_text("echo\n")
-        (tmp_path / package / "__pycache__/x.pyc").write_bytes(b"x")
-    one, two = pack_wheel("1.2", tmp_path), pack_wheel("1.2", tmp_path)
-    assert one == two
-    assert one.name == "gpu_offload-1.2-py3-none-any.whl"
-    (tmp_path / "infra/data.sh").write_text("echo changed\n")
-    assert pack_wheel("1.2", tmp_path).sha256 != one.sha256
-    assert len(pack_wheel("1.2").body) < 1_000_000
-
-
-def find_uv():
-    uv = own_software().uv
-    if uv is None or subprocess.run([uv, "--version"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no uv on this machine")
-    return uv
-
-
-def with_uv(uv):
-    """The PATH of a host whose image has uv."""
-    return f"{uv.parent}:/usr/local/bin:/usr/bin:/bin"
-
-
-def test_uv_sets_up_the_locked_requirements_and_our_own_wheel_once(bench, tmp_path):
-    uv = find_uv()
-    # A requirement of our own making stands for the lock's; it is found in a folder, without a network.
-    requirement = tmp_path / "wheels/offload_requirement-7-py3-none-any.whl"
-    requirement.parent.mkdir()
-    info = "offload_requirement-7.dist-info"
-    with zipfile.ZipFile(requirement, "w") as archive:
-        archive.writestr("offload_requirement.py", "ANSWER = 42\n")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: offload-requirement\nVersion: 7\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    lock = f"offload-requirement==7 --hash=sha256:{hashlib.sha256(requirement.read_bytes()).hexdigest()}\n"
-    options = ("--offline", "--no-index", "--find-links", str(requirement.parent))
-    wanted = Software("0.1.0", lock.encode(), pack_wheel("0.1.0"), uv, options)
-    python = set_up(bench.host, bench.instance, wanted)
-    assert python.startswith(f"{bench.root}/opt/gpu-offload/venv/")
-    check = (
-        "import offload_requirement as r, gpu_offload.infra.instance as i, importlib.util as u; "
-        "print(r.ANSWER, len(i.script('job.sh')) > 0, u.find_spec('gpu_offload.remote_job.spec') is not None)"
-    )
-    assert bench.host.run([python, "-I", "-c", check], timeout=30).text == "42 True True\n"
-    again = look(bench.host)
-    sent = bench.host.traffic.sent
-    assert set_up(bench.host, again, wanted) == python
-    assert bench.host.traffic.sent == sent
-
-
-@pytest.mark.process
-def test_a_requirement_whose_hash_is_wrong_stops_the_set_up(tmp_path):
-    uv = find_uv()
-    lock = b"six==1.17.0 --hash=sha256:" + b"0" * 64 + b"\n"
-    wanted = software(lock=lock, uv_options=("--offline", "--no-index"))
-    with (
-        simulated_host(tmp_path, PATH=with_uv(uv)) as bench,
-        pytest.raises(CommandFailedError, match="locked requirements"),
-    ):
-        set_up(bench.host, look(bench.host), wanted)
-
-
-@pytest.mark.process
-def test_the_real_lock_sets_up_an_environment_that_trains(tmp_path):
-    """Torch, Ultralytics and our own wheel, as an image without them gets them; here from uv's cache, without a network."""
-    uv = find_uv()
-    cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-    wanted = replace(own_software(), uv_options=("--offline",))
-    with simulated_host(tmp_path, UV_CACHE_DIR=cache, PATH=with_uv(uv)) as bench:
-        try:
-            python = set_up(bench.host, bench.instance, wanted)
-        except CommandFailedError as error:
-            if "not found in the cache" not in str(error):
-                raise
-            pytest.skip(f"uv's cache is not warm (`make` warms it): {str(error)[-300:]}")
-        assert python.startswith(str(bench.root))
-        check = "import gpu_offload.remote_job as r; print(r.__file__)"
-        assert bench.host.run([python, "-c", check], timeout=60).text.startswith(str(bench.root))
-        device = json.loads(
-            bench.host.run([python, "-P", "-m", "gpu_offload.remote_job", "--device-check"], timeout=300).text
-        )
-        assert device["ok"]
-        assert look(bench.host).ready_python(wanted) == python
+        read_look(b"state=dancing exit= progress=0 log=0 trouble=\n", 0, 0)
