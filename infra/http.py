@@ -1,7 +1,9 @@
 """HTTP for the few requests that no SDK makes: https, our User-Agent, no unsafe redirect, bounded replies."""
 
+import errno
 import functools
 import ipaddress
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -28,9 +30,16 @@ CHUNK = 1 << 20
 SAID = 500
 """Bytes of an error's body that its message quotes."""
 
+BROKEN = (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
+NO_WAY = {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
+"""Errors of a connection whose network went away, for which Python has no class of their own."""
+
 
 class HttpError(OffloadError):
-    """The request brought nothing of use; the text says which address and why."""
+    """The request failed; the text says for which address and why."""
+
+    is_passing: bool = False
+    """Whether the same request may succeed a little later."""
 
 
 class UnsafeAddressError(HttpError):
@@ -43,11 +52,14 @@ class StatusError(HttpError):
     def __init__(self, url: str, status: int, reason: str, said: str) -> None:
         self.status = status
         self.said = said
+        self.is_passing = status in {408, 429} or status >= 500
         super().__init__(f"{shown(url)}: the server answers {status} {reason}".rstrip())
 
 
 class NoAnswerError(HttpError):
     """The server could not be reached, or the connection broke."""
+
+    is_passing = True
 
     def __init__(self, url: str, reason: object) -> None:
         super().__init__(f"{shown(url)}: no answer ({reason})")
@@ -58,8 +70,8 @@ class TooLargeError(HttpError):
 
 
 def shown(url: str) -> str:
-    """Return an address for a message: without its query, which may hold a signature or a token."""
-    return url.partition("?")[0]
+    """Return an address for a message: without a password, and without its query, which may hold a signature or a token."""
+    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
 
 
 @functools.cache
@@ -74,6 +86,8 @@ def user_agent() -> str:
 def check_address(url: str) -> str:
     """Return the address if it is https, or this machine's own. Raises UnsafeAddressError."""
     parts = urlsplit(url)
+    if parts.username is not None:
+        raise UnsafeAddressError(f"{shown(url)}: write it without a user name and a password")
     if not parts.hostname or not (
         parts.scheme == "https" or (parts.scheme == "http" and _is_local(parts.hostname))
     ):
@@ -132,7 +146,10 @@ def ask(
         with suppress(OSError, HTTPException, ValueError), error:  # closed after a circle of redirects
             said = error.read(SAID)
         raise StatusError(url, error.code, str(error.reason), said.decode("utf-8", "replace")) from None
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+    except (*BROKEN, OSError) as error:
+        # Other errors are those of a disk that the block writes to.
+        if not isinstance(error, BROKEN) and error.errno not in NO_WAY:
+            raise
         raise NoAnswerError(url, getattr(error, "reason", None) or error or type(error).__name__) from error
 
 

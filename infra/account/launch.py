@@ -37,7 +37,6 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
                 "ec2:DescribeSecurityGroupRules",
                 "ec2:DescribeSpotPriceHistory",
                 "ec2:DescribeSubnets",
-                "ec2:DescribeVpcs",
                 "pricing:GetProducts",
                 "servicequotas:GetAWSDefaultServiceQuota",
                 "servicequotas:GetServiceQuota",

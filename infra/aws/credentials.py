@@ -16,8 +16,9 @@ from botocore.credentials import CredentialProvider, DeferredRefreshableCredenti
 from gpu_offload.infra import http
 from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.error_codes import aws_errors
-from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
+from gpu_offload.infra.aws.errors import CredentialsError, EndpointError, NoCredentialsError
 from gpu_offload.infra.environment import half_credential
+from gpu_offload.infra.retry import attempts
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
@@ -27,7 +28,6 @@ SESSION_S = 3600
 """Seconds that a role's session lasts; botocore renews it a quarter of an hour before."""
 
 TIMEOUT_S = 10
-
 
 METHODS = {
     "env": "environment variables",
@@ -90,12 +90,13 @@ def describe_credentials(session: boto3.Session) -> str:
 
 def check_credentials(session: boto3.Session) -> str:
     """Return the ARN of the caller, from AWS. Raises CloudError, NoCredentialsError if there are none."""
-    if session.get_credentials() is None:
-        if half := half_credential(os.environ):
-            raise CredentialsError("asking AWS who we are", remedy=half)
-        raise NoCredentialsError("asking AWS who we are: found no credentials")
     config = client_config(attempts=3, read_timeout=10)
     with aws_errors("asking AWS who we are"):
+        if session.get_credentials() is None:
+            # botocore notices a key's id without the key, but not the key without its id.
+            if half := half_credential(os.environ):
+                raise CredentialsError("asking AWS who we are", remedy=half)
+            raise NoCredentialsError("asking AWS who we are: found no credentials")
         client = session.client("sts", region_name=session.region_name or "us-east-1", config=config)
         return client.get_caller_identity()["Arn"]
 
@@ -142,11 +143,22 @@ class _RunnerProvider(CredentialProvider):
         url = f"{self._url}{'&' if urlsplit(self._url).query else '?'}{urlencode({'audience': AUDIENCE})}"
         secret = {"Authorization": f"bearer {self._token}"}
         accept = {"Accept": "application/json"}
+        operation = "asking the runner for an identity token"
         try:
-            with http.ask(url, headers=accept, secret=secret, timeout=TIMEOUT_S, redirects=False) as reply:
-                return str(json.loads(http.read(reply))["value"])
-        except (http.HttpError, ValueError, KeyError, TypeError) as error:
-            raise CredentialsError(
-                f"asking the runner for an identity token: {error}",
-                remedy="give the job `permissions: id-token: write`",
+            # GitHub's own client repeats it, too: the endpoint fails now and then.
+            for attempt in attempts(lambda error: getattr(error, "is_passing", False), first=0.5):
+                with (
+                    attempt,
+                    http.ask(url, headers=accept, secret=secret, timeout=TIMEOUT_S, redirects=False) as reply,
+                ):
+                    return str(json.loads(http.read(reply))["value"])
+        except http.HttpError as error:
+            if error.is_passing:
+                raise EndpointError(f"{operation}: {error}", remedy="run the job again") from error
+            remedy = "give the job `permissions: id-token: write`"
+            raise CredentialsError(f"{operation}: {error}", remedy=remedy) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise EndpointError(
+                f"{operation}: its answer cannot be read ({type(error).__name__})", remedy="run the job again"
             ) from error
+        raise AssertionError  # the loop returns or raises

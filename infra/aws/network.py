@@ -13,7 +13,6 @@ from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import (
     DeniedError,
     ExistsError,
-    InvalidRequestError,
     NoNetworkError,
     NotYetVisibleError,
 )
@@ -58,7 +57,7 @@ class Network:
         """Return the subnet to launch in: the given one, which must be in the zone, or the zone's default one.
 
         Raises:
-            InvalidRequestError: There is none, or the given one is in another zone.
+            NoNetworkError: There is none, or the given one is in another zone.
         """
         if subnet_id is None:
             subnets = self.subnets()
@@ -94,7 +93,7 @@ class Network:
         ingress_cidr: str,
         port: int = 22,
         *,
-        vpc: str | None = None,
+        vpc: str,
         expires: datetime | None = None,
         store: str | None = None,
     ) -> str:
@@ -103,7 +102,6 @@ class Network:
         `ingress_cidr` is the one address (`A.B.C.D/32`) to admit: what was allowed before (a run resumed by another
         machine) is revoked. When it must be gone and the mark of the run's store are kept in tags.
         """
-        vpc = vpc or self._default_vpc()
         name = f"gpu-offload-{run}"
         operation = f"making security group {name}"
         group_id = self._group_in(vpc, name)
@@ -121,16 +119,17 @@ class Network:
                             }
                         ],
                     )["GroupId"]
-            except ExistsError:  # another driver of the run was faster, or the first reply was lost
-                group_id = self._group_in(vpc, name)
-                if group_id is None:
-                    raise
-        for attempt in attempts(
-            NotYetVisibleError, first=0.5
-        ):  # a new group is not visible everywhere at once
+            except ExistsError:
+                pass  # another driver of the run was faster, or the reply to a first request was lost
+        # EC2 is eventually consistent: for some seconds, not every call knows a new group.
+        for attempt in attempts(NotYetVisibleError, first=0.5):
             with attempt:
+                group_id = group_id or self._group_in(vpc, name)
+                if group_id is None:
+                    raise NotYetVisibleError(f"{operation}: it exists, and EC2 does not show it yet")
                 self._set_ingress(group_id, ingress_cidr, port)
-        return group_id
+                return group_id
+        raise AssertionError  # the loop returns or raises
 
     def delete_security_group(self, group_id: str) -> bool:
         """Delete a group; return whether it was there.
@@ -157,16 +156,6 @@ class Network:
             for group_id, found in groups
         ]
 
-    def _default_vpc(self) -> str:
-        with aws_errors(f"looking for the default network of {self.region}"):
-            found = self._client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-        if not found:
-            raise InvalidRequestError(
-                f"{self.region} has no default network",
-                remedy=f"make one with: aws ec2 create-default-vpc --region {self.region}, or set ec2.subnet",
-            )
-        return found[0]["VpcId"]
-
     def _group_in(self, vpc: str, name: str) -> str | None:
         filters: list[FilterTypeDef] = [
             {"Name": "vpc-id", "Values": [vpc]},
@@ -175,6 +164,7 @@ class Network:
         with aws_errors(f"looking for security group {name}"):
             found = self._client.describe_security_groups(Filters=filters)["SecurityGroups"]
         if found and RUN_TAG not in tags_of(found[0]):
+            # The launcher's policy lets it change and delete tagged groups only.
             raise DeniedError(
                 f"security group {name} ({found[0]['GroupId']}) is not ours: it has no tag {RUN_TAG}",
                 remedy="delete or rename it",

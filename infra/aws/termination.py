@@ -47,7 +47,7 @@ def terminate_and_wait(
         clients: By region.
         select: Which tagged instances to terminate.
         run: Only instances of this run.
-        announce: Called before an instance is terminated.
+        announce: Called once before an instance is terminated.
         until: From what is shown now: False as long as another instance can appear.
         sleep: Waits that many seconds.
         clock: Unix seconds.
@@ -68,6 +68,7 @@ class _Termination:
     select: Callable[[Instance], bool]
     run: str | None
     announce: Callable[[Instance], object]
+    announced: set[str] = field(default_factory=set)
     asked: set[str] = field(default_factory=set)
     refused: dict[str, CloudError] = field(default_factory=dict)
     found: list[Instance] = field(default_factory=list)
@@ -94,7 +95,9 @@ class _Termination:
     def _terminate(self, ec2: Ec2, instance: Instance) -> None:
         if instance.ended or instance.id in self.asked:
             return
-        self.announce(instance)
+        if instance.id not in self.announced:
+            self.announced.add(instance.id)
+            self.announce(instance)
         try:
             ec2.terminate([instance.id])
         except CloudError as error:

@@ -44,12 +44,13 @@ def check_ssh(host: SshHost) -> StageResult:
 
 def check_cloud_init(host: SshHost) -> StageResult:
     """Check whether all of the user data was processed."""
-    ready = f'test -e "${{GPU_OFFLOAD_ROOT%/}}{READY}"'
+    ready = f'[ -e "${{GPU_OFFLOAD_ROOT%/}}{READY}" ]'
+    # Looked for again after cloud-init's answer, which takes a second: our last command may have run meanwhile.
+    command = f"{ready} || {{ cloud-init status --format=json; {ready}; }}"
 
     def look() -> StageResult:
-        if host.run(ready, timeout=15, check=False).exit_code == 0:
-            return Passed()
-        return read_cloud_init(host.run("cloud-init status --format=json", timeout=30, check=False).text)
+        done = host.run(command, timeout=30, check=False)
+        return Passed() if done.exit_code == 0 else read_cloud_init(done.text)
 
     return _unless_silent(look)
 

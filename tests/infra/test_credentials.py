@@ -6,7 +6,7 @@ import pytest
 from local_http import LocalServer
 
 from gpu_offload.infra.aws.credentials import check_credentials, describe_credentials, open_session
-from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
+from gpu_offload.infra.aws.errors import CredentialsError, EndpointError, NoCredentialsError
 from gpu_offload.infra.store.errors import StoreCredentialsError
 from gpu_offload.infra.store.s3_credentials import open_store_session, store_keys
 
@@ -19,10 +19,12 @@ def runner():
 
     def reply(request):
         server.asked.append((request.path, request.headers["Authorization"]))
-        return server.status, {"value": f"token-{len(server.asked)}"}
+        return server.failing.pop() if server.failing else server.status, {
+            "value": f"token-{len(server.asked)}"
+        }
 
     with LocalServer(reply) as server:
-        server.asked, server.status = [], 200
+        server.asked, server.failing, server.status = [], [], 200
         yield server
 
 
@@ -78,6 +80,20 @@ def test_a_session_renews_itself_with_a_new_token_before_it_expires(cloud, runne
     assert tokens == ["token-1", "token-2"]
 
 
+def test_a_runner_that_fails_for_a_moment_is_asked_again(cloud, runner, environ, no_waiting):
+    runner.failing = [503, 429]
+    session = open_session("us-east-1", environ=environ)
+    assert session.get_credentials().get_frozen_credentials().token
+    assert cloud.of("AssumeRoleWithWebIdentity")[0].form["WebIdentityToken"] == "token-3"
+
+
+def test_a_runner_that_does_not_answer_is_not_taken_for_a_missing_permission(environ, no_waiting):
+    environ["ACTIONS_ID_TOKEN_REQUEST_URL"] = "http://127.0.0.1:1/token"
+    with pytest.raises(EndpointError, match="run the job again") as silent:
+        open_session("us-east-1", environ=environ).get_credentials().get_frozen_credentials()
+    assert silent.value.retry == "same"
+
+
 def test_a_runner_without_a_token_is_an_error_that_names_the_permission(cloud, runner, environ):
     runner.status = 403
     with pytest.raises(CredentialsError, match="id-token: write"):
@@ -103,6 +119,13 @@ def test_no_credentials_at_all_are_an_error(monkeypatch):
     assert describe_credentials(session) == "no AWS credentials"
     with pytest.raises(NoCredentialsError, match="AWS_PROFILE"):
         check_credentials(session)
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_a_key_is_an_error_that_names_the_missing_half(monkeypatch, name):
+    monkeypatch.delenv(name)
+    with pytest.raises(CredentialsError, match=f"{name} is not"):
+        check_credentials(open_session("us-east-1", environ={}))
 
 
 ELSEWHERE = "https://account.store.example"

@@ -19,6 +19,7 @@ from gpu_offload.infra.aws.errors import (
     TokenMismatchError,
 )
 from gpu_offload.infra.aws.launch import LaunchRequest, client_token, launch_parameters
+from gpu_offload.infra.aws.termination import terminate_and_wait
 
 EXPIRES = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
 
@@ -56,7 +57,7 @@ def request_(ec2, session):
         subnet=subnet,
         image_id=image,
         root_device="/dev/sda1",
-        security_group=ec2.create_security_group("r1", "203.0.113.7/32"),
+        security_group=ec2.create_security_group("r1", "203.0.113.7/32", vpc=subnet.vpc),
         user_data="#cloud-config\n",
         volume_gib=60,
         instance_profile="trainer",
@@ -265,6 +266,18 @@ def test_the_console_is_read_and_an_old_type_that_cannot_show_its_latest_is_aske
     assert latest
     cloud.fail_once(lambda call: call.form.get("Latest") == "true", 400, fault("UnsupportedOperation"))
     assert ec2.console_output(launched.id) == latest
+
+
+def test_an_instance_whose_termination_has_to_be_repeated_is_announced_once(cloud, ec2, request_, no_waiting):
+    launched = ec2.launch(request_)
+    throttled = fault("RequestLimitExceeded")
+    cloud.fail_once(lambda call: call.action == "TerminateInstances", 503, throttled, times=10)
+    announced = []
+    done = terminate_and_wait(
+        {"us-east-1": ec2}, lambda _: True, announce=announced.append, sleep=lambda _: None
+    )
+    assert (done.ended, done.left, done.refused) == ((launched.id,), {}, {})
+    assert [instance.id for instance in announced] == [launched.id]
 
 
 def test_volumes_are_found_by_run_and_deleted_once(ec2):

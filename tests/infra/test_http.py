@@ -1,5 +1,6 @@
 """Requests of our own: named, only over https, with no unsafe redirect and no unbounded reply."""
 
+import errno
 import socket
 import threading
 import urllib.request
@@ -49,6 +50,24 @@ def test_a_server_that_refuses_urllibs_own_name_answers_us(tmp_path):
 def test_only_https_and_this_machine_are_asked(url):
     with pytest.raises(http.UnsafeAddressError, match="not an https address"), http.ask(url):
         pass
+
+
+def test_a_password_in_an_address_is_refused_and_not_quoted():
+    with pytest.raises(http.UnsafeAddressError, match=r"example\.org/x: .*password") as refused:
+        http.check_address("https://me:secret@example.org/x?token=secret")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_network_that_goes_away_is_no_answer_and_a_full_disk_is_itself():
+    def received(number):
+        with server(lambda handler: handler.write(200)) as address, http.ask(address):
+            raise OSError(number, "what the system says")
+
+    with pytest.raises(http.NoAnswerError, match="what the system says"):
+        received(errno.EHOSTUNREACH)
+    with pytest.raises(OSError, match="what the system says") as full:
+        received(errno.ENOSPC)
+    assert full.value.errno == errno.ENOSPC
 
 
 def test_a_redirect_to_an_unsafe_address_is_not_followed():

@@ -166,6 +166,15 @@ def test_cloud_init_is_done_when_our_last_command_was(tmp_path):
     assert check_cloud_init(host) == Passed()
 
 
+@pytest.mark.process
+def test_a_cloud_init_that_ends_while_it_is_asked_is_done(tmp_path):
+    (tmp_path / "var/lib/gpu-offload").mkdir(parents=True)
+    host = machine(
+        tmp_path, cloud_init=f': >{tmp_path}/var/lib/gpu-offload/ready; echo \'{{"status": "done"}}\''
+    )
+    assert check_cloud_init(host) == Passed()
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "part"),
     [
