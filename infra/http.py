@@ -85,7 +85,10 @@ def user_agent() -> str:
 
 def check_address(url: str) -> str:
     """Return the address if it is https, or this machine's own. Raises UnsafeAddressError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets that do not close
+        raise UnsafeAddressError(f"{shown(url)}: not an https address ({error})") from None
     if parts.username is not None:
         raise UnsafeAddressError(f"{shown(url)}: write it without a user name and a password")
     if not parts.hostname or not (

@@ -21,7 +21,7 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
     StoreUrlError,
 )
-from gpu_offload.infra.store.files import DOCUMENT
+from gpu_offload.infra.store.files import read_document
 
 TIMEOUT_S = 120
 PAGE = 100
@@ -80,7 +80,7 @@ class GitHubRelease:
         """Return a small file's content, past every cache. Raises StoreError."""
         headers = {"Accept": "application/octet-stream"}
         with self._asked("GET", f"{self.base}/assets/{asset.id}", headers=headers) as reply:
-            return http.read(reply, DOCUMENT)
+            return read_document(asset.name, http.chunks(reply))
 
     def upload(self, name: str, path: Path) -> Asset:
         """Add a file. Raises StoreError, also where one of this name is there."""
@@ -184,9 +184,9 @@ class GitHubRelease:
                 raise StoreDeniedError(
                     f"{said}: the job needs `permissions: contents: write` ({error.said})"
                 ) from None
-            if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise StoreError(f"{said}: {error.said}") from None
-            raise StoreUnreachableError(f"{said}; run the job again") from None
+            if error.is_passing:
+                raise StoreUnreachableError(f"{said}; run the job again") from None
+            raise StoreError(f"{said}: {error.said}") from None
         except http.HttpError as error:
             raise StoreUnreachableError(f"{error}; run the job again") from error
 

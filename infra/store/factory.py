@@ -3,9 +3,11 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gpu_offload.infra.http import UnsafeAddressError, check_address
+from gpu_offload.infra.http import UnsafeAddressError, check_address, shown
 from gpu_offload.infra.store.errors import StoreUrlError
 from gpu_offload.infra.store.protocol import ObjectStore
+
+USAGE = "write file:FOLDER, s3://BUCKET/PREFIX, sftp://USER@HOST/PATH, or https://HOST/PATH to read only"
 
 
 def open_store(
@@ -20,8 +22,7 @@ def open_store(
 
     Args:
         url: `file:FOLDER`, `s3://BUCKET[/PREFIX]`, `sftp://USER@HOST/PATH`, `fsspec+PROTOCOL://PATH`,
-            `hf://OWNER/REPOSITORY`, or
-            `https://HOST/PATH` to read what a store has made public.
+            `hf://OWNER/REPOSITORY`, or `https://HOST/PATH` to read what a store has made public.
         endpoint_url: Another server that speaks the S3 API (R2, MinIO, Ceph); None for AWS, or for what
             `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` says. Only for `s3:`.
         region: The bucket's region; None for what the environment says. Only for `s3:`.
@@ -31,31 +32,20 @@ def open_store(
     Raises:
         StoreUrlError: The URL is none of these.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "s3" and (endpoint_url or region):
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreUrlError(f"store {shown(url)!r}: {error}; {USAGE}") from error
+    if parts.scheme == "s3":
+        return _bucket(url, endpoint_url, region, unsigned=unsigned)
+    if endpoint_url or region:
         raise StoreUrlError(
-            f"store {url!r}: endpoint-url and region belong to an s3: store; leave them out, or write s3://BUCKET"
+            f"store {shown(url)!r}: endpoint-url and region belong to an s3: store; leave them out, or write s3://BUCKET"
         )
     if parts.scheme == "file":
         from gpu_offload.infra.store.folder import FolderStore
 
         return FolderStore(_folder(url, base or Path.cwd()))
-    if endpoint_url is not None and urlsplit(endpoint_url).scheme == "http":
-        try:
-            check_address(endpoint_url)
-        except UnsafeAddressError as error:
-            raise StoreUrlError(
-                f"store {url!r}: the endpoint {endpoint_url} is not https: anyone on the network could read the keys' "
-                "signatures and change what is stored; write https://"
-            ) from error
-    if parts.scheme == "s3":
-        from gpu_offload.infra.store.s3 import S3Store
-
-        if not parts.netloc or parts.query or parts.fragment:
-            raise StoreUrlError(f"store {url!r}: write s3://BUCKET or s3://BUCKET/PREFIX")
-        return S3Store(
-            parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region, unsigned=unsigned
-        )
     if parts.scheme == "sftp" or parts.scheme.startswith("fsspec+"):
         from gpu_offload.infra.store.remote_files import RemoteFiles
 
@@ -66,8 +56,26 @@ def open_store(
         from gpu_offload.infra.store.web import WebStore
 
         return WebStore(url)
-    raise StoreUrlError(
-        f"store {url!r}: write file:FOLDER, s3://BUCKET/PREFIX, sftp://USER@HOST/PATH, or https://HOST/PATH to read only"
+    raise StoreUrlError(f"store {shown(url)!r}: {USAGE}")
+
+
+def _bucket(url: str, endpoint_url: str | None, region: str | None, *, unsigned: bool) -> ObjectStore:
+    """Return the bucket of an `s3:` URL. Raises StoreUrlError."""
+    from gpu_offload.infra.store.s3 import S3Store
+
+    parts = urlsplit(url)
+    if not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
+        raise StoreUrlError(f"store {shown(url)!r}: write s3://BUCKET or s3://BUCKET/PREFIX")
+    if endpoint_url and endpoint_url.startswith("http:"):
+        try:
+            check_address(endpoint_url)
+        except UnsafeAddressError as error:
+            raise StoreUrlError(
+                f"store {url!r}: the endpoint {shown(endpoint_url)} is not https: anyone on the network could read the "
+                "keys' signatures and change what is stored; write https://"
+            ) from error
+    return S3Store(
+        parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region, unsigned=unsigned
     )
 
 
@@ -88,5 +96,5 @@ def _hub(url: str) -> ObjectStore:
     try:
         from gpu_offload.infra.store.hub import HubStore
     except ImportError as error:
-        raise StoreUrlError(f"store {url!r}: {error}; pip install 'gpu-offload[hub]'") from error
+        raise StoreUrlError(f"store {shown(url)!r}: {error}; pip install 'gpu-offload[hub]'") from error
     return HubStore(url)

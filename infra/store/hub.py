@@ -13,6 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
+from gpu_offload.infra.http import shown
 from gpu_offload.infra.retry import contended
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
@@ -41,15 +42,9 @@ class HubStore:
     def __init__(self, url: str, *, endpoint: str | None = None) -> None:
         parts = urlsplit(url)
         name = parts.path.strip("/")
-        if (
-            not name
-            or "/" in name
-            or not parts.netloc
-            or "@" in parts.netloc
-            or parts.query
-            or parts.fragment
-        ):
-            raise StoreUrlError(f"store {url!r}: write hf://OWNER/REPOSITORY")
+        is_plain = parts.netloc and "@" not in parts.netloc and not (parts.query or parts.fragment)
+        if not name or "/" in name or not is_plain:
+            raise StoreUrlError(f"store {shown(url)!r}: write hf://OWNER/REPOSITORY")
         self.url = f"hf://{parts.netloc}/{name}"
         self.repository = f"{parts.netloc}/{name}"
         self._api = HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT"))

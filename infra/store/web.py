@@ -17,7 +17,7 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
     StoreUrlError,
 )
-from gpu_offload.infra.store.files import DOCUMENT, write_verified
+from gpu_offload.infra.store.files import read_document, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key
 from gpu_offload.infra.store.read_only import ReadOnlyStore
 
@@ -32,7 +32,7 @@ class WebStore(ReadOnlyStore):
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if not parts.hostname or parts.query or parts.fragment or parts.username:
-            raise StoreUrlError(f"store {url!r}: write https://HOST/PATH")
+            raise StoreUrlError(f"store {http.shown(url)!r}: write https://HOST/PATH")
         try:
             http.check_address(url)
         except http.UnsafeAddressError as error:
@@ -44,7 +44,7 @@ class WebStore(ReadOnlyStore):
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
         with self._asked("GET", key) as reply:
-            return http.read(reply, DOCUMENT), _info(key, reply).etag
+            return read_document(self._address(key), http.chunks(reply)), _info(key, reply).etag
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's metadata, None where there is none."""
@@ -86,7 +86,8 @@ class WebStore(ReadOnlyStore):
                 raise StoreDeniedError(
                     f"{address}: {error.status}: it is not public, or not there; check the store's public address"
                 ) from None
-            raise StoreUnreachableError(f"{error}; run again in a minute") from None
+            remedy = "run again in a minute" if error.is_passing else "check the store's address"
+            raise StoreUnreachableError(f"{error}; {remedy}") from None
         except http.HttpError as error:
             raise StoreUnreachableError(f"{error}; check the address and the network") from error
 

@@ -206,6 +206,31 @@ class Hostile(GitHub):
         return super().answer(method, target, headers, body)
 
 
+@pytest.mark.parametrize("status", [403, 429])
+def test_too_many_requests_are_not_taken_for_a_missing_permission(status):
+    class Busy(GitHub):
+        def answer(self, method, target, headers, body):
+            return status, {"message": "You have exceeded a secondary rate limit."}
+
+    with Busy() as server, pytest.raises(StoreUnreachableError, match="again later"):
+        GitHubRelease(server.url, server.repository, TOKEN, "offload-models").assets()
+
+
+def test_the_state_of_a_document_that_was_replaced_since_it_was_listed_is_that_of_the_new_one(
+    store, monkeypatch
+):
+    etag = store.create("aliases/x.json", b"1")
+    read, gone = store.release.read, ["listed, and replaced since"]
+
+    def read_later(asset):
+        if gone:
+            raise FileNotFoundError(gone.pop())
+        return read(asset)
+
+    monkeypatch.setattr(store.release, "read", read_later)
+    assert store.stat("aliases/x.json").etag == etag
+
+
 @pytest.mark.parametrize(
     "forged",
     [
