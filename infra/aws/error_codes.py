@@ -113,15 +113,6 @@ REMEDIES = {
 
 ENCODED = re.compile(r"\s*Encoded authorization failure message:\s*(\S+)\s*")
 
-UNREACHABLE = (
-    aws.EndpointConnectionError,
-    aws.ConnectTimeoutError,
-    aws.ReadTimeoutError,
-    aws.ConnectionClosedError,
-    aws.ProxyConnectionError,
-    aws.HTTPClientError,
-)
-
 
 @contextmanager
 def aws_errors(operation: str) -> Iterator[None]:
@@ -202,7 +193,7 @@ def _from_botocore(operation: str, error: Exception) -> CloudError:
         return EndpointError(
             text, code=name, remedy="no trusted TLS connection; check AWS_ENDPOINT_URL and any proxy"
         )
-    if isinstance(error, UNREACHABLE):
+    if isinstance(error, (aws.ConnectionError, aws.HTTPClientError)):
         return EndpointError(text, code=name)
     if isinstance(error, (aws.NoRegionError, aws.InvalidRegionError)):
         return InvalidRequestError(text, code=name, remedy="set `region`, or AWS_REGION")

@@ -1,6 +1,7 @@
 """Probes what a store supports: conditional writes, public reads."""
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gpu_offload.infra import http
@@ -38,18 +39,10 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
     try:
         if store.read(key)[0] != b"1":
             faults.append("it gave back other bytes than were written")
-        try:
+        with suppress(ObjectExistsError):
             store.create(key, b"2")
             faults.append("it ignores If-None-Match: two runs could overwrite one another's journal")
-        except ObjectExistsError:
-            pass
-        try:
-            now = store.replace(key, b"3", etag)
-            faults += [] if now != etag else ["an object's etag does not change with its content"]
-            store.replace(key, b"4", etag)
-            faults.append("it ignores If-Match: two that publish at once could undo one another")
-        except ObjectChangedError:
-            pass
+        faults += _replacing(store, key, etag)
         if isinstance(store, S3Store) and not store.completes_conditionally(key):
             weaknesses.append(
                 "it ignores If-None-Match where an upload in parts completes: two that publish the same version "
@@ -61,6 +54,20 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
     finally:
         store.delete(key)
     return Conditional(tuple(faults), tuple(weaknesses), status)
+
+
+def _replacing(store: ObjectStore, key: str, etag: str) -> list[str]:
+    """Replace an object with this etag, and again with the etag that it then had before; return the faults."""
+    try:
+        if store.replace(key, b"3", etag) == etag:
+            return ["an object's etag does not change with its content"]
+    except ObjectChangedError:
+        return ["it refuses If-Match with the etag that an object has: no alias could move"]
+    try:
+        store.replace(key, b"4", etag)
+    except ObjectChangedError:
+        return []
+    return ["it ignores If-Match: two that publish at once could undo one another"]
 
 
 def anonymous(url: str) -> int:

@@ -80,13 +80,17 @@ class S3Store:
 
     def create(self, key: str, body: bytes) -> str:
         """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
-        try:
-            return self._put(key, body, IfNoneMatch="*")
-        except ObjectChangedError:
-            found, etag = self.read(key)
-            if found == body:
-                return etag
-            raise ObjectExistsError.at(self._where(key)) from None
+        # Missing: what refused the write was deleted before it was read.
+        for attempt in attempts(ObjectMissingError, first=FIRST_S, tries=TRIES):
+            with attempt:
+                try:
+                    return self._put(key, body, IfNoneMatch="*")
+                except ObjectChangedError:
+                    found, etag = self.read(key)
+                    if found == body:
+                        return etag
+                    raise ObjectExistsError.at(self._where(key)) from None
+        raise AssertionError  # the loop returns or raises
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""

@@ -11,7 +11,7 @@ import botocore.exceptions as aws
 
 from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.store.clock import ServerClock
-from gpu_offload.infra.store.s3_credentials import open_store_session
+from gpu_offload.infra.store.s3_credentials import is_elsewhere, open_store_session
 from gpu_offload.infra.store.s3_errors import ClientSettingsError, code_of, status_of
 
 if TYPE_CHECKING:
@@ -68,17 +68,16 @@ class BucketClient:
             )
 
         made = client()
-        if str(urlsplit(made.meta.endpoint_url).hostname).endswith(".amazonaws.com"):
-            made.meta.events.register("after-call.s3", self._learn_time)
-            return made
-        # Others have one address for all buckets, and some refuse the checksum trailers of newer SDKs.
-        other = client(
-            s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        other.meta.events.register("after-call.s3", self._learn_time)
-        return other
+        # Only the client knows its endpoint, which may come from the environment or a profile.
+        if is_elsewhere(made.meta.endpoint_url):
+            # Others have one address for all buckets, and some refuse the checksum trailers of newer SDKs.
+            made = client(
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            )
+        made.meta.events.register("after-call.s3", self._learn_time)
+        return made
 
     def _learn_time(self, http_response: Any = None, **_: object) -> None:
         """Learn the server's time from a reply."""
@@ -124,12 +123,13 @@ class BucketClient:
         except aws.ClientError as error:
             headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             return headers.get("x-amz-bucket-region")
-        except (aws.BotoCoreError, aws.HTTPClientError):
+        except aws.BotoCoreError:
             return None
 
     def public_url(self, name: str) -> str:
         """Return the web address of an object by its full name in the bucket."""
-        endpoint = urlsplit(self.reader.meta.endpoint_url)
-        if endpoint.hostname and endpoint.hostname.endswith(".amazonaws.com") and "." not in self.bucket:
-            return f"https://{self.bucket}.{endpoint.netloc}/{quote(name)}"
-        return f"{endpoint.geturl().rstrip('/')}/{self.bucket}/{quote(name)}"
+        endpoint = self.reader.meta.endpoint_url
+        # A bucket with a dot in its name is below no certificate of AWS's.
+        if not is_elsewhere(endpoint) and "." not in self.bucket:
+            return f"https://{self.bucket}.{urlsplit(endpoint).netloc}/{quote(name)}"
+        return f"{endpoint.rstrip('/')}/{self.bucket}/{quote(name)}"

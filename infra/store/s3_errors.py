@@ -89,12 +89,11 @@ KEY = (
 UNREACHABLE = (
     aws.EndpointConnectionError,
     aws.ConnectTimeoutError,
-    aws.ReadTimeoutError,
-    aws.ConnectionClosedError,
     aws.ProxyConnectionError,
-    aws.ResponseStreamingError,
+    aws.HTTPClientError,
     aws.IncompleteReadError,
 )
+"""The server could not be reached, or the connection broke. Not SSLError: a certificate does not get better."""
 
 
 def code_of(error: aws.ClientError) -> str:
@@ -135,7 +134,7 @@ def store_errors(where: str) -> Iterator[None]:
             detail = f"{code or status}: {error.response.get('Error', {}).get('Message', '') or error}"
             kind, text = (
                 (StoreUnreachableError, f"{detail}; run again in a minute")
-                if status >= 500
+                if status >= 500 or status == 429
                 else (StoreDeniedError, detail)
                 if status in {401, 403}
                 else (StoreError, detail)
@@ -169,7 +168,7 @@ def _translated(where: str, error: Exception) -> StoreError:
         return StoreUnreachableError(f"{where}: {error}: no trusted TLS connection; check store.endpoint-url")
     if isinstance(error, ClientSettingsError):
         return StoreUnreachableError(f"{where}: {error}")
-    if isinstance(error, (*UNREACHABLE, aws.HTTPClientError)):
+    if isinstance(error, UNREACHABLE):
         return StoreUnreachableError(
             f"{where}: no answer ({error}); check the network and store.endpoint-url, then run again"
         )

@@ -11,7 +11,8 @@ import pytest
 from local_http import LocalServer
 
 from gpu_offload.infra import http
-from gpu_offload.infra.store.errors import StoreUnreachableError
+from gpu_offload.infra.store import files
+from gpu_offload.infra.store.errors import CorruptObjectError, StoreUnreachableError
 from gpu_offload.infra.store.web import WebStore
 
 pytestmark = pytest.mark.simulator
@@ -160,6 +161,15 @@ def test_a_reply_that_is_too_large_or_cut_short_is_an_error(tmp_path):
         with pytest.raises(StoreUnreachableError):
             WebStore(address).download("model.pt", tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
+
+
+def test_a_document_that_none_is_as_large_as_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(files, "DOCUMENT", 1000)
+    with (
+        server(lambda handler: handler.write(200, bytes(2000))) as address,
+        pytest.raises(CorruptObjectError, match="larger than"),
+    ):
+        WebStore(address).read("index.json")
 
 
 @pytest.mark.parametrize("length", ["abc", "-5", "9" * 5000, "\xb2"])

@@ -36,9 +36,6 @@ def put(call):
     return call.method == "PUT"
 
 
-# ------------------------------------------------------------------------------------------- bucket
-
-
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_probe_finds_a_server_that_ignores_the_condition_of_a_completion(store, ignored):
     def strip(params, **_):
@@ -50,6 +47,19 @@ def test_a_probe_finds_a_server_that_ignores_the_condition_of_a_completion(store
     assert (found.faults, len(found.weaknesses)) == ((), ignored)
     assert all("an upload in parts" in weakness for weakness in found.weaknesses)
     assert list(store.list("")) == []
+
+
+def test_a_probe_finds_a_server_that_refuses_the_etag_that_an_object_has(cloud, store):
+    failed = "<Error><Code>PreconditionFailed</Code><Message>x</Message></Error>"
+    cloud.fail_once(lambda call: "If-Match" in call.headers, 412, failed, times=9)
+    assert "refuses If-Match" in probe_store(store).faults[0]
+
+
+def test_a_create_whose_reason_to_fail_was_deleted_since_succeeds(cloud, store):
+    failed = "<Error><Code>PreconditionFailed</Code><Message>x</Message></Error>"
+    cloud.fail_once(put, 412, failed)
+    store.create("k", b"mine")
+    assert store.read("k")[0] == b"mine"
 
 
 def test_a_create_whose_reply_was_lost_succeeds(cloud, store):
@@ -260,6 +270,7 @@ def test_an_invalid_address_or_number_in_the_environment_is_an_error(monkeypatch
         ("NotImplemented", 501, "StoreError", "conditional"),
         ("SomethingNew", 403, "StoreDeniedError", "SomethingNew"),
         ("SomethingNew", 500, "StoreUnreachableError", "again"),
+        ("SomethingNew", 429, "StoreUnreachableError", "again"),
         ("SomethingNew", 400, "StoreError", "SomethingNew"),
     ],
 )
@@ -286,15 +297,6 @@ def test_a_refusal_of_the_store_has_its_type_and_says_what_to_do(code, status, k
 def test_what_the_sdk_raises_by_itself_has_its_type_too(error, kind):
     with pytest.raises(kind), store_errors("s3://b/k"):
         raise error
-
-
-# ------------------------------------------------------------------------------------------- folder
-
-
-# ---------------------------------------------------------------------------------------------- web
-
-
-# ---------------------------------------------------------------------------------------------- url
 
 
 def test_a_public_address_is_the_servers_own(store, bucket, cloud):
