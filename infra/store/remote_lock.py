@@ -31,7 +31,7 @@ class RemoteLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock. Raises OSError where the server does not let it be made."""
+        """Hold the lock. Raises OSError where it can be made for none of `patience_s` seconds, and none is in the way."""
         with _threads[self._connection.url]:
             self._take()
             try:
@@ -45,19 +45,20 @@ class RemoteLock:
         while True:
             try:
                 self._connection.files.mkdir(self._path, create_parents=False)
-            except OSError:  # SFTP says no more than that it failed
+            except OSError:
+                # SFTP says no more than that it failed: a lock is in the way, or the disk is full.
                 now = self._age_mark()
-                if now is None and seen is None and not self._connection.files.exists(self._connection.root):
-                    raise
+                if now != seen:
+                    seen, since = now, time.monotonic()
+                elif time.monotonic() - since > self.patience_s:
+                    if now is None:
+                        raise
+                    with suppress(OSError):
+                        self._connection.files.rmdir(self._path)
+                    since = time.monotonic()
+                time.sleep(POLL_S)
             else:
                 return
-            if now != seen:
-                seen, since = now, time.monotonic()
-            elif time.monotonic() - since > self.patience_s:
-                with suppress(OSError):
-                    self._connection.files.rmdir(self._path)
-                since = time.monotonic()
-            time.sleep(POLL_S)
 
     def _age_mark(self) -> object:
         """Return what changes when another writer takes the lock, None where it was just given back."""

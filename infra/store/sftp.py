@@ -9,6 +9,8 @@ from fsspec.implementations.sftp import SFTPFileSystem
 from gpu_offload.infra.store.errors import StoreDeniedError, StoreUnreachableError
 
 TIMEOUT_S = 20.0
+SILENCE_S = 60.0
+"""Seconds that the server may take for one answer. SFTP itself waits for ever, also after a silent cut."""
 
 
 class PinnedSftp(SFTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
@@ -39,6 +41,7 @@ class PinnedSftp(SFTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
         try:
             self.client.connect(self.host, timeout=TIMEOUT_S, auth_timeout=TIMEOUT_S, **self.ssh_kwargs)
             self.ftp = self.client.open_sftp()
+            self.ftp.get_channel().settimeout(SILENCE_S)
         except paramiko.AuthenticationException as error:
             raise StoreDeniedError(
                 f"{place}: {error}: add the key of this user to authorized_keys there"

@@ -2,8 +2,11 @@
 
 import contextlib
 import ftplib
+import os
+import signal
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 import store_conformance as conformance
@@ -23,6 +26,7 @@ from gpu_offload.infra.store.errors import (
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.remote_files import RemoteFiles
+from gpu_offload.infra.store.remote_lock import RemoteLock
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -169,6 +173,40 @@ def test_after_a_cut_the_next_call_connects_anew(sftp_server, new_store):
     with contextlib.suppress(StoreUnreachableError):
         store.read("k")
     assert store.read("k")[0] == b"1"
+
+
+@pytest.mark.process
+def test_a_server_that_falls_silent_is_an_error_and_the_next_call_connects_anew(sftp_server, new_store):
+    store = new_store("sftp")
+    from gpu_offload.infra.store.sftp import SILENCE_S
+
+    store.put("k", b"1")
+    channel = store._files.ftp.get_channel()
+    assert channel.gettimeout() == SILENCE_S
+    channel.settimeout(0.2)
+    silent = sftp_server.sshd.connections()
+    for pid in silent:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnreachableError):
+            store.read("k")
+    finally:
+        for pid in silent:
+            os.kill(pid, signal.SIGCONT)
+    assert store.read("k")[0] == b"1"
+
+
+def test_a_lock_that_cannot_be_made_is_an_error():
+    class Full:
+        def mkdir(self, *_, **__):
+            raise OSError("Failure")
+
+        def info(self, path):
+            raise FileNotFoundError(path)
+
+    connection = SimpleNamespace(url="sftp://host/full", root="/full", files=Full())
+    with pytest.raises(OSError, match="Failure"), RemoteLock(connection, 0.1).held():
+        pass
 
 
 def test_a_lock_that_a_dead_writer_left_is_taken_over(tmp_path):
