@@ -46,15 +46,18 @@ def read_trust(document: Mapping[str, Any]) -> Trust:
     audiences: list[str] = []
     for statement in listed(document.get("Statement", [])):
         actions = [action.lower() for action in listed(statement.get("Action", []))]
-        federated = listed(statement.get("Principal", {}).get("Federated", []))
+        principal = statement.get("Principal", {})
+        federated = listed(principal.get("Federated", []) if isinstance(principal, Mapping) else principal)
         if (
             statement.get("Effect") != "Allow"
             or not any(fnmatchcase("sts:assumerolewithwebidentity", action) for action in actions)
-            or not any(name.endswith(f"oidc-provider/{ISSUER}") for name in federated)
+            or not any(name == "*" or name.endswith(f"oidc-provider/{ISSUER}") for name in federated)
         ):
             continue
         found = False
         for operator, keys in statement.get("Condition", {}).items():
+            if "Not" in operator:  # it excludes some, and admits all others
+                continue
             for key, values in keys.items():
                 if key.lower() == f"{ISSUER}:sub":
                     found = True

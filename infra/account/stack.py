@@ -93,10 +93,12 @@ class Stacks:
                 f"--stack-name {name}",
             )
         new = status in {"", "REVIEW_IN_PROGRESS"}
+        label = f"gpu-offload-{int(time.time())}"
         with aws_errors(operation):
             made = self._client.create_change_set(
                 StackName=name,
-                ChangeSetName=f"gpu-offload-{int(time.time())}",
+                ChangeSetName=label,
+                ClientToken=label,  # the SDK repeats a request whose reply was lost
                 ChangeSetType="CREATE" if new else "UPDATE",
                 TemplateBody=json.dumps(template, separators=(",", ":")),
                 Parameters=[
@@ -141,12 +143,17 @@ class Stacks:
             ServerFaultError: It is not done after a quarter of an hour.
         """
         operation = f"making the stack {change.stack} in {self.region}"
+        self._news(change.stack, lambda _line: None)  # what happened before is no news
+        token = f"execute-{change.id.rpartition('/')[2]}"
         with aws_errors(operation):
-            self._client.execute_change_set(ChangeSetName=change.id, StackName=change.stack)
+            self._client.execute_change_set(
+                ChangeSetName=change.id, StackName=change.stack, ClientRequestToken=token
+            )
         end = self.clock() + MAKE_S
+        reasons: list[str] = []
         while True:
             status = self._status(change.stack)
-            reasons = self._news(change.stack, report)
+            reasons += self._news(change.stack, report)
             if status in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}:
                 return self.outputs(change.stack)
             if status.endswith("_FAILED") or status in {
@@ -180,18 +187,20 @@ class Stacks:
         return str(found[0]["StackStatus"]) if found else ""
 
     def _news(self, name: str, report: Callable[[str], None]) -> list[str]:
-        """Report the events since the last call; return the reasons of all failures so far."""
+        """Report the events since the last call; return the reasons of the failures among them."""
         with aws_errors(f"reading what happened to {name}"):
             events = self._client.describe_stack_events(StackName=name)["StackEvents"]
         reasons = []
-        for event in reversed(events):
+        for event in reversed(events):  # AWS gives the newest first
+            if event["EventId"] in self._seen:
+                continue
+            self._seen.add(event["EventId"])
             resource, status = event.get("LogicalResourceId", ""), event.get("ResourceStatus", "")
             reason = event.get("ResourceStatusReason", "")
             if status.endswith("_FAILED"):
                 reasons.append(f"{resource}: {reason}")
-            if event["EventId"] not in self._seen and status.endswith(("_COMPLETE", "_FAILED")):
+            if status.endswith(("_COMPLETE", "_FAILED")):
                 report(f"{resource}: {status}{f' ({reason})' if reason else ''}")
-            self._seen.add(event["EventId"])
         return reasons
 
 

@@ -25,6 +25,11 @@ def trust(*subjects, operator="StringEquals", aud="sts.amazonaws.com"):
     }
 
 
+def anyone(document):
+    document["Statement"][0]["Principal"] = "*"
+    return document
+
+
 TRUSTS = {
     "ours": (policy(SITE, "publisher-trust"), "", ""),
     "names only": (trust(f"{CLASSIC}environment:gpu"), "", "without numbers only"),
@@ -61,6 +66,13 @@ TRUSTS = {
         trust(f"{CLASSIC}environment:gpu", aud="x"),
         "insist on the audience",
         "without numbers only",
+    ),
+    "every principal": (anyone(trust(f"{CLASSIC}environment:gpu")), "", "without numbers only"),
+    "every principal, of any subject": (anyone(trust()), "admits other repositories", ""),
+    "all but one repository": (
+        trust("repo:a/b:*", operator="StringNotLike"),
+        "admits other repositories",
+        "",
     ),
     "no statement": ({"Statement": []}, "no subject", ""),
 }
