@@ -4,6 +4,7 @@ A repository's own configuration is a stranger's where it came in an archive, wi
 himself, such as Git LFS, counts.
 """
 
+import errno
 import os
 import re
 import subprocess
@@ -32,11 +33,18 @@ DEEPEST = 8
 """Submodules within submodules that are looked into; a repository may name itself as one."""
 LFS = re.compile(r"git-lfs (?:(?:clean|smudge)(?: --skip)? -- %f|filter-process(?: --skip)?)")
 """What `git lfs install --local` configures, as a checkout on a runner does."""
+TIMEOUT_S = 60
+"""Seconds for the list of settings, and for that of an index with millions of files."""
 REPLACED = {"core.sshcommand": "ssh", "uploadpack": "git-upload-pack"}
 
 
 def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
-    """Return a git command in a folder, and its environment. Raises FileNotFoundError where git is missing."""
+    """Return a git command in a folder, and its environment.
+
+    Raises:
+        FileNotFoundError: git is missing.
+        OSError: git does not answer.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {
         "LC_ALL": "C",
@@ -89,7 +97,17 @@ def _harmless(
 
 
 def _said(command: list[str], environment: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        command, capture_output=True, env=environment, encoding="utf-8", errors="surrogateescape", check=False
-    )
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:  # a configuration may include a named pipe
+        raise TimeoutError(errno.ETIMEDOUT, f"it does not answer within {TIMEOUT_S} s") from None
     return done.stdout if done.returncode == 0 else ""

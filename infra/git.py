@@ -15,6 +15,7 @@ def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         command, environment = careful(folder, *words)
         return subprocess.run(
             command,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="surrogateescape",

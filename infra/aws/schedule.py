@@ -103,7 +103,8 @@ class Schedules:
                 GroupName="default", NamePrefix=prefix
             )
             names = [item["Name"] for page in pages for item in page["Schedules"]]
-        return [schedule for name in names if NAME.fullmatch(name) if (schedule := self._get(name))]
+        ours = [found for name in names if (found := NAME.fullmatch(name))]
+        return [schedule for found in ours if (schedule := self._get(found))]
 
     def delete(self, name: str) -> bool:
         """Delete a schedule; return whether it was there."""
@@ -114,13 +115,13 @@ class Schedules:
             return False
         return True
 
-    def _get(self, name: str) -> Schedule | None:
+    def _get(self, parts: re.Match[str]) -> Schedule | None:
+        name = parts[0]
         try:
             with aws_errors(f"reading the schedule {name}"):
                 found = self._client.get_schedule(Name=name, GroupName="default")
         except MissingError:  # it ran in between
             return None
-        parts = NAME.fullmatch(name)
         named = re.search(r" of store (\S+), attempt \d+ of run (.+)", found.get("Description", ""))
         expression = re.fullmatch(r"at\((.+)\)", found.get("ScheduleExpression", ""))
         try:
@@ -129,9 +130,9 @@ class Schedules:
             target = ""
         return Schedule(
             name=name,
-            run=named[2] if named else parts["run"] if parts else "",
+            run=named[2] if named else parts["run"],
             store=named[1] if named and named[1] != "-" else None,
-            attempt=int(parts["attempt"]) if parts else 0,
+            attempt=int(parts["attempt"]),
             instance_id=str(target),
             at=parse_time(expression[1]) if expression else None,
         )

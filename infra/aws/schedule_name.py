@@ -10,11 +10,11 @@ MAX_NAME = 64
 
 def schedule_name(run: str, attempt: int, store: str = "") -> str:
     """Return the name of an attempt's schedule; a run whose name does not fit is named by its hash."""
-    ending = f"-{store}-a{attempt}" if store else f"-a{attempt}"
-    name = f"{PREFIX}{run}{ending}"
-    if len(name) <= MAX_NAME and re.fullmatch(r"[0-9A-Za-z._-]+", run):
-        return name
-    return f"{PREFIX}{hashlib.sha256(run.encode()).hexdigest()[:24]}{ending}"
+    ending = f"-{store}-a" if store else "-a"
+    # The same for every attempt, or a search by the run would miss some: three digits always have room.
+    if len(f"{PREFIX}{run}{ending}999") > MAX_NAME or not re.fullmatch(r"[0-9A-Za-z._-]+", run):
+        run = hashlib.sha256(run.encode()).hexdigest()[:24]
+    return f"{PREFIX}{run}{ending}{attempt}"
 
 
 def schedule_pattern(store: str) -> str:

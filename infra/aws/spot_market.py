@@ -11,7 +11,7 @@ import boto3
 from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
-from gpu_offload.infra.aws.errors import CloudError, DeniedError, MissingError
+from gpu_offload.infra.aws.errors import CloudError, MissingError
 from gpu_offload.infra.aws.gpu_types import FAMILIES
 
 if TYPE_CHECKING:
@@ -167,18 +167,14 @@ class SpotMarket:
         """Read the account's value, or AWS's default where the account has none."""
         operation = f"asking for the quota {code} in {self.region}"
         try:
-            with aws_errors(operation):
-                client = make_client(self._session, "service-quotas", self.region)
+            client = make_client(self._session, "service-quotas", self.region)
             try:
                 with aws_errors(operation):
-                    reply = client.get_service_quota(ServiceCode="ec2", QuotaCode=code)
-                return float(reply["Quota"]["Value"])
+                    found = client.get_service_quota(ServiceCode="ec2", QuotaCode=code)
             except MissingError:
                 with aws_errors(operation):
-                    default = client.get_aws_default_service_quota(ServiceCode="ec2", QuotaCode=code)
-                return float(default["Quota"]["Value"])
-        except (DeniedError, MissingError) as error:
-            reasons.append(str(error))
+                    found = client.get_aws_default_service_quota(ServiceCode="ec2", QuotaCode=code)
+            return float(found["Quota"]["Value"])
         except CloudError as error:
             # A quota is only a hint before the launch; EC2 refuses launches above it.
             reasons.append(str(error))

@@ -1,5 +1,6 @@
 """Asking git about a stranger's checkout runs nothing that is in it."""
 
+import os
 import shutil
 import subprocess
 
@@ -7,6 +8,7 @@ import pytest
 from clone_case import git as run_git
 from local_http import LocalServer
 
+from gpu_offload.dataset.git import NotARepositoryError
 from gpu_offload.dataset.git import git as dataset_git
 from gpu_offload.infra.git import git, tracked_below
 from gpu_offload.infra.github.checkout import checkout_of
@@ -55,6 +57,18 @@ def test_a_repository_that_git_cannot_read_is_an_error_and_not_none(tmp_path):
     (tmp_path / "kept").mkdir()
     with pytest.raises(OSError, match="git cannot read"):
         tracked_below(tmp_path / "kept")
+
+
+def test_a_configuration_that_is_never_read_to_its_end_is_an_error(tmp_path, monkeypatch):
+    run_git(tmp_path, "init", "--quiet")
+    os.mkfifo(tmp_path / ".git" / "pipe")
+    with (tmp_path / ".git" / "config").open("a") as config:
+        config.write("[include]\n\tpath = pipe\n")
+    monkeypatch.setattr("gpu_offload.errors.git.TIMEOUT_S", 0.2)
+    asked = git(tmp_path, "status")
+    assert (asked.returncode, "does not answer" in asked.stderr) == (127, True)
+    with pytest.raises(NotARepositoryError, match="does not answer"):
+        dataset_git(tmp_path, "status")
 
 
 def test_an_archive_with_its_own_configuration_brings_no_command(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpu_offload.infra.aws.credentials import open_session
@@ -76,8 +76,9 @@ def test_a_run_whose_name_is_too_long_for_a_schedule_is_found_as_well(schedules)
 
 
 @given(st.text(min_size=1, max_size=120), st.integers(1, 999))
-def test_a_schedules_name_is_one_that_aws_takes(run, attempt):
+@example("r" * 49, 10)
+def test_a_schedules_name_is_one_that_aws_takes_and_is_found_by_its_run(run, attempt):
     name = schedule_name(run, attempt)
     assert len(name) <= MAX_NAME
     assert name.isascii()
-    assert name == schedule_name(run, attempt)
+    assert name == schedule_name(run, 0).removesuffix("0") + str(attempt)
