@@ -1,5 +1,6 @@
 """Signal handlers that last for a while and respect what was ignored before."""
 
+import os
 import signal
 import sys
 import threading
@@ -9,7 +10,6 @@ from types import FrameType
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C or a cancelled workflow; a plain `kill`, a shutdown; a terminal or SSH session that closed."""
-
 
 NAMES = {signal.SIGINT: "Ctrl-C (SIGINT)", signal.SIGHUP: "a closed terminal (SIGHUP)"}
 
@@ -22,18 +22,21 @@ def signal_text(number: int) -> str:
 _BECOME = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(143)
 try:
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[2], sys.argv[2:])
 except OSError as error:
-    print(f"offload: {sys.argv[1]}: {error.strerror}", file=sys.stderr)
+    print(f"offload: {sys.argv[2]}: {error.strerror}", file=sys.stderr)
     sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
 """
-"""Becomes a command, after asking Linux for SIGTERM should the parent die."""
+"""Becomes a command, after asking Linux for SIGTERM (15) should the parent die (PR_SET_PDEATHSIG, 1). The parent may have
+died just before. Linux means the parent's thread: the main thread has to start the command."""
 
 
 def ending_with_us(command: Sequence[str]) -> list[str]:
-    """Return a command that gets SIGTERM should this process die, however it dies. Linux only."""
-    return [sys.executable, "-I", "-S", "-c", _BECOME, *command]
+    """Return a command, for this process to start, that gets SIGTERM should this process die. Linux only."""
+    return [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *command]
 
 
 @contextmanager

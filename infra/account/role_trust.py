@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import boto3
 
 from gpu_offload.infra.account.site import AUDIENCE, ISSUER
-from gpu_offload.infra.aws.dry_run import CONFIG
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.error_codes import aws_errors
 
 
@@ -31,7 +31,7 @@ class Trust:
 def trust_of(session: boto3.Session, role: str) -> Trust:
     """Read the trust policy of a role of the account, by its name or ARN. Raises CloudError."""
     with aws_errors(f"reading the role {role}"):
-        client = session.client("iam", region_name=session.region_name or "us-east-1", config=CONFIG)
+        client = make_client(session, "iam", session.region_name or "us-east-1", attempts=3, read_timeout=15)
         document: Any = client.get_role(RoleName=role.rsplit("/", 1)[-1])["Role"]["AssumeRolePolicyDocument"]
     return read_trust(json.loads(unquote(document)) if isinstance(document, str) else document)
 

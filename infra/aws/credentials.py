@@ -16,8 +16,7 @@ from botocore.credentials import CredentialProvider, DeferredRefreshableCredenti
 from gpu_offload.infra import http
 from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.error_codes import aws_errors
-from gpu_offload.infra.aws.errors import CredentialsError, EndpointError, NoCredentialsError
-from gpu_offload.infra.environment import half_credential
+from gpu_offload.infra.aws.errors import CredentialsError, EndpointError
 from gpu_offload.infra.retry import attempts
 
 if TYPE_CHECKING:
@@ -86,19 +85,6 @@ def describe_credentials(session: boto3.Session) -> str:
         return "no AWS credentials"
     method = str(credentials.method)
     return METHODS.get(method, method)
-
-
-def check_credentials(session: boto3.Session) -> str:
-    """Return the ARN of the caller, from AWS. Raises CloudError, NoCredentialsError if there are none."""
-    config = client_config(attempts=3, read_timeout=10)
-    with aws_errors("asking AWS who we are"):
-        if session.get_credentials() is None:
-            # botocore notices a key's id without the key, but not the key without its id.
-            if half := half_credential(os.environ):
-                raise CredentialsError("asking AWS who we are", remedy=half)
-            raise NoCredentialsError("asking AWS who we are: found no credentials")
-        client = session.client("sts", region_name=session.region_name or "us-east-1", config=config)
-        return client.get_caller_identity()["Arn"]
 
 
 class _RunnerProvider(CredentialProvider):

@@ -1,8 +1,8 @@
 """Thin EC2 client: tagged launches, idempotent by client token."""
 
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -110,15 +110,13 @@ class Ec2(Network):
 
     def check_launch(self, request: LaunchRequest) -> None:
         """Ask whether this launch would be allowed, without launching. Raises CloudError; a quota is not checked."""
-        operation = f"asking whether we may launch {request.instance_type} in {request.subnet.zone}"
-        with aws_errors(operation):
-            try:
-                self._client.run_instances(**launch_parameters(request), DryRun=True)
-            except aws.ClientError as error:
-                if error.response["Error"]["Code"] != "DryRunOperation":
-                    raise
-                return
-        raise ServerFaultError(f"{operation}: the reply to a dry run says neither yes nor no")
+        with _dry_run(f"asking whether we may launch {request.instance_type} in {request.subnet.zone}"):
+            self._client.run_instances(**launch_parameters(request), DryRun=True)
+
+    def check_termination(self, instance_id: str) -> None:
+        """Ask whether terminating an instance would be allowed, without doing so. Raises CloudError."""
+        with _dry_run(f"asking whether we may terminate {instance_id}"):
+            self._client.terminate_instances(InstanceIds=[instance_id], DryRun=True)
 
     def find(self, run: str | None = None) -> list[Instance]:
         """Return the instances of a run, or of all our runs, terminated ones included, oldest first.
@@ -188,6 +186,19 @@ class Ec2(Network):
         except NotYetVisibleError:
             return False
         return True
+
+
+@contextmanager
+def _dry_run(operation: str) -> Iterator[None]:
+    """Return where EC2 would allow the call, which it says by an error, too. Raises CloudError."""
+    with aws_errors(operation):
+        try:
+            yield
+        except aws.ClientError as error:
+            if error.response["Error"]["Code"] != "DryRunOperation":
+                raise
+            return
+    raise ServerFaultError(f"{operation}: the reply to a dry run says neither yes nor no")
 
 
 def _instance(item: Mapping[str, Any]) -> Instance:

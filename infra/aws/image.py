@@ -5,6 +5,7 @@ from datetime import datetime
 
 import boto3
 
+from gpu_offload.infra.aws.caller import caller
 from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
@@ -70,7 +71,7 @@ def find_image(
         )
     item = found[0]
     owner = item.get("ImageOwnerAlias") or item.get("OwnerId", "")
-    if not _trusted(owner, item.get("OwnerId", ""), owners, session, region):
+    if not _trusted(owner, item.get("OwnerId", ""), owners, session):
         raise DeniedError(
             f"image {wanted} ({item.get('Name', 'without a name')}) belongs to {owner}, not to {' or '.join(owners)}",
             remedy="take an image of Amazon's or of this account's (copy it with: aws ec2 copy-image)",
@@ -123,11 +124,7 @@ def _parameter(region: str, name: str, session: boto3.Session) -> str:
     return value
 
 
-def _trusted(owner: str, owner_id: str, owners: tuple[str, ...], session: boto3.Session, region: str) -> bool:
+def _trusted(owner: str, owner_id: str, owners: tuple[str, ...], session: boto3.Session) -> bool:
     if owner in owners or owner_id in owners:
         return True
-    if "self" not in owners:
-        return False
-    with aws_errors("asking AWS which account this is"):
-        client = make_client(session, "sts", region)
-        return bool(client.get_caller_identity()["Account"] == owner_id)
+    return "self" in owners and caller(session).account == owner_id

@@ -2,11 +2,9 @@
 
 import boto3
 
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, MissingError
-
-CONFIG = client_config(attempts=2, read_timeout=10)
 
 
 def profile_fault(session: boto3.Session, name: str) -> str | None:
@@ -17,7 +15,8 @@ def profile_fault(session: boto3.Session, name: str) -> str | None:
     """
     try:
         with aws_errors(f"reading the instance profile {name}"):
-            client = session.client("iam", region_name=session.region_name or "us-east-1", config=CONFIG)
+            region = session.region_name or "us-east-1"
+            client = make_client(session, "iam", region, attempts=2, read_timeout=10)
             roles = client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
     except MissingError:
         return "there is no such instance profile in this account"

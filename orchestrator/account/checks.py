@@ -20,8 +20,8 @@ def account_checks(
     probe: bool,
 ) -> Iterator[Check]:
     """Check identity, trust of the roles and, in each region, whether a launch would be accepted."""
+    from gpu_offload.infra.aws.caller import caller
     from gpu_offload.infra.aws.credentials import describe_credentials, open_session
-    from gpu_offload.infra.aws.dry_run import caller
     from gpu_offload.infra.aws.errors import CloudError
 
     first = settings.ec2.regions[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from gpu_offload.orchestrator.account.checklist import Check
 from gpu_offload.orchestrator.settings.load import Settings
@@ -30,7 +30,7 @@ def check_region(name: str, settings: Settings, *, probe: bool) -> Iterator[Chec
         subnets = ec2.subnets()
         subnet = next(iter(subnets.values()), None)
         yield _network(name, tuple(subnets), settings)
-        yield from _terminating(name, ec2, session, _mark(settings))
+        yield from _terminating(name, ec2, _mark(settings))
     except CloudError as error:
         yield failed(f"{name}: network", error)
     if not probe:
@@ -55,16 +55,15 @@ def _mark(settings: Settings) -> str:
     return store_mark(settings.store_url, settings.store.endpoint_url)
 
 
-def _terminating(name: str, ec2: Any, session: Any, mark: str) -> Iterator[Check]:
+def _terminating(name: str, ec2: Any, mark: str) -> Iterator[Check]:
     """Check terminating by a dry run; EC2 needs an existing instance for it, one of ours."""
-    from gpu_offload.infra.aws.dry_run import may_terminate
     from gpu_offload.infra.aws.errors import CloudError
 
     ours = [found for found in ec2.find() if not found.ended and found.store in {None, mark}]
     if not ours:
         return
     try:
-        may_terminate(session, name, ours[0].id)
+        ec2.check_termination(ours[0].id)
         yield Check(f"{name}: terminating", "green", f"we may ({len(ours)} of ours are alive there)")
     except CloudError as error:
         yield failed(f"{name}: terminating", error)
@@ -75,7 +74,7 @@ def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings)
     from gpu_offload.infra.aws.errors import CloudError
 
     title, kind = f"{name}: launching", settings.ec2.types[0]
-    market = "on-demand" if settings.ec2.market == "on-demand" else "spot"
+    market: Literal["spot", "on-demand"] = "on-demand" if settings.ec2.market == "on-demand" else "spot"
     try:
         try_launch(
             ec2,

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from gpu_offload.infra.aws.credentials import check_credentials, open_session
+from gpu_offload.infra.aws.caller import caller
+from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.errors import CloudError, NoCredentialsError
 from gpu_offload.infra.aws.price_list import OnDemandPrices, on_demand_prices
 from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice, is_counted
@@ -31,7 +32,7 @@ class Region:
 def ec2_offers(settings: Ec2Settings, console: Console) -> tuple[Offer, ...] | None:
     """Ask EC2 for its offers; those of AWS's price pages, or None after a note, without credentials or access."""
     try:
-        check_credentials(open_session(settings.regions[0]))
+        caller(open_session(settings.regions[0]))
     except NoCredentialsError:
         console.note("no AWS credentials to ask EC2 for today's prices")
         return public_offers(settings, console)

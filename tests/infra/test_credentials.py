@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from local_http import LocalServer
 
-from gpu_offload.infra.aws.credentials import check_credentials, describe_credentials, open_session
+from gpu_offload.infra.aws.caller import caller
+from gpu_offload.infra.aws.credentials import describe_credentials, open_session
 from gpu_offload.infra.aws.errors import CredentialsError, EndpointError, NoCredentialsError
 from gpu_offload.infra.store.errors import StoreCredentialsError
 from gpu_offload.infra.store.s3_credentials import open_store_session, store_keys
@@ -109,7 +110,7 @@ def test_a_token_endpoint_that_is_not_safe_is_not_asked(cloud, environ):
 def test_elsewhere_it_is_botos_own_chain(cloud):
     session = open_session("us-east-1", environ={})
     assert describe_credentials(session) == "environment variables"
-    assert check_credentials(session).startswith("arn:aws:")
+    assert caller(session).arn.startswith("arn:aws:")
 
 
 def test_no_credentials_at_all_are_an_error(monkeypatch):
@@ -118,14 +119,14 @@ def test_no_credentials_at_all_are_an_error(monkeypatch):
     session = open_session("us-east-1", environ={})
     assert describe_credentials(session) == "no AWS credentials"
     with pytest.raises(NoCredentialsError, match="AWS_PROFILE"):
-        check_credentials(session)
+        caller(session)
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_half_a_key_is_an_error_that_names_the_missing_half(monkeypatch, name):
     monkeypatch.delenv(name)
     with pytest.raises(CredentialsError, match=f"{name} is not"):
-        check_credentials(open_session("us-east-1", environ={}))
+        caller(open_session("us-east-1", environ={}))
 
 
 ELSEWHERE = "https://account.store.example"

@@ -11,7 +11,7 @@ from policy_case import policy
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.account.site import Site
-from gpu_offload.infra.aws.dry_run import skew
+from gpu_offload.infra.aws.caller import skew
 from gpu_offload.infra.github.protection import Protection
 from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.orchestrator.account import doctor
@@ -336,7 +336,7 @@ def test_credentials_that_aws_does_not_accept_are_red_in_our_words(project, clou
 
 def test_a_wrong_clock_is_found_by_the_date_of_an_aws_reply(project, cloud, bucket, monkeypatch):
     """A server of Python's dates its replies itself, so the distance is put in where it is measured."""
-    monkeypatch.setattr("gpu_offload.infra.aws.dry_run.skew", lambda date, now: 420.0 if date else 0.0)
+    monkeypatch.setattr("gpu_offload.infra.aws.caller.skew", lambda date, now: 420.0 if date else 0.0)
     report = look(project, f"store.url=s3://{bucket}")
     assert state(report, "clock") == "red"
     assert line(report, "clock").text == "this machine's clock is 420 s ahead of AWS's"
