@@ -106,7 +106,7 @@ def in_cloudformation(value: Any) -> Any:
 
 
 def _role(site: Site, kind: str, about: str, found: dict[str, Policy]) -> dict[str, Any]:
-    role: dict[str, Any] = {
+    return {
         "Type": "AWS::IAM::Role",
         "Properties": {
             "RoleName": f"{site.name}-{kind}",
@@ -118,7 +118,6 @@ def _role(site: Site, kind: str, about: str, found: dict[str, Policy]) -> dict[s
             ],
         },
     }
-    return role
 
 
 def _bucket(site: Site, policy: Policy) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance.stage import (
@@ -15,14 +15,6 @@ from gpu_offload.infra.instance.stage import (
     ReadinessStage,
     StageResult,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class NextCheck:
-    """Check this stage next; its time began at `since`."""
-
-    stage: ReadinessStage
-    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +38,7 @@ class ReadinessProgress:
 
     current: ReadinessStage
     since: float
-    details: Mapping[ReadinessStage, str]
-
-
-def begin(now: float, first: ReadinessStage = ReadinessStage.CAPACITY) -> ReadinessProgress:
-    """Return the start of waiting; `first` is later than capacity for an instance that already runs."""
-    return ReadinessProgress(first, now, {})
+    details: Mapping[ReadinessStage, str] = field(default_factory=dict)
 
 
 def decide(
@@ -59,24 +46,23 @@ def decide(
     seen: StageResult,
     now: float,
     limits: Mapping[ReadinessStage, float] = LIMITS_S,
-) -> tuple[ReadinessProgress, NextCheck | Ready | Failed]:
+) -> ReadinessProgress | Ready | Failed:
     """Decide what follows from one observation of the current stage; `now` is on the clock of `progress.since`."""
     stage = progress.current
     match seen:
         case Broken(reason):
-            return progress, Failed(stage, f"{reason}; {ADVICE[stage]}")
+            return Failed(stage, f"{reason}; {ADVICE[stage]}")
         case Pending(detail):
             spent = now - progress.since
-            if spent >= limits[stage]:
-                missing = f": {detail}" if detail else ""
-                return progress, Failed(stage, f"not done after {spent:.0f} s{missing}; {ADVICE[stage]}")
-            return progress, NextCheck(stage, progress.since)
+            if spent < limits[stage]:
+                return progress
+            missing = f": {detail}" if detail else ""
+            return Failed(stage, f"not done after {spent:.0f} s{missing}; {ADVICE[stage]}")
         case Passed(detail):
             details = {**progress.details, stage: detail}
             if stage is STAGES[-1]:
-                return ReadinessProgress(stage, now, details), Ready(details)
-            following = STAGES[STAGES.index(stage) + 1]
-            return ReadinessProgress(following, now, details), NextCheck(following, now)
+                return Ready(details)
+            return ReadinessProgress(STAGES[STAGES.index(stage) + 1], now, details)
 
 
 class NotReadyError(OffloadError):
@@ -110,17 +96,16 @@ def await_ready(
         NotReadyError: a stage is broken or took too long.
         HostKeyMismatchError: another server answers at the address.
     """
-    progress = begin(clock(), first)
+    progress = ReadinessProgress(first, clock())
     while True:
-        stage, since = progress.current, progress.since
+        stage = progress.current
         seen = checks[stage]() if stage in checks else Passed()
-        tell(stage, seen, clock() - since)
-        progress, step = decide(progress, seen, clock(), limits)
-        match step:
-            case Ready():
-                return step
-            case Failed():
-                raise NotReadyError(step, console())
-            case NextCheck():
+        tell(stage, seen, clock() - progress.since)
+        match decide(progress, seen, clock(), limits):
+            case Ready() as ready:
+                return ready
+            case Failed() as failed:
+                raise NotReadyError(failed, console())
+            case ReadinessProgress() as progress:
                 if progress.current is stage:
                     sleep(every)

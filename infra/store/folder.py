@@ -85,10 +85,8 @@ class FolderStore:
         """Yield objects whose key starts with `prefix`, in key order. Not a snapshot: what is deleted is left out."""
         folder, _, beginning = check_prefix(prefix).rpartition("/")
         for key in self.files.keys(folder, beginning):
-            if key.startswith(prefix):
-                info = self.stat(key)
-                if info is not None:
-                    yield info
+            if (info := self.stat(key)) is not None:
+                yield info
 
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""

@@ -9,11 +9,10 @@ from local_host import LocalHost
 
 from gpu_offload.infra.instance.readiness import (
     Failed,
-    NextCheck,
     NotReadyError,
+    ReadinessProgress,
     Ready,
     await_ready,
-    begin,
     decide,
 )
 from gpu_offload.infra.instance.readiness_checks import (
@@ -43,35 +42,34 @@ class Clock:
 
 
 def test_each_stage_leads_to_the_next_and_the_last_to_ready():
-    progress, order = begin(0.0), []
+    step, order = ReadinessProgress(STAGES[0], 0.0), []
     for number in range(len(STAGES)):
-        order.append(progress.current)
-        progress, step = decide(progress, Passed(f"detail {number}"), float(number))
+        order.append(step.current)
+        step = decide(step, Passed(f"detail {number}"), float(number))
     assert order == list(STAGES)
     assert step == Ready({stage: f"detail {number}" for number, stage in enumerate(STAGES)})
 
 
 @given(st.sampled_from(STAGES), st.floats(0, 1_000), st.floats(0, 1_000))
 def test_a_stage_is_waited_for_within_its_own_time_and_no_longer(stage, since, spent):
-    progress, step = decide(begin(since, stage), Pending("missing"), since + spent)
+    progress = ReadinessProgress(stage, since)
+    step = decide(progress, Pending("missing"), since + spent)
     if (since + spent) - since < LIMITS_S[stage]:
-        assert step == NextCheck(stage, since)
+        assert step == progress
     else:
         assert isinstance(step, Failed)
         assert step.stage is stage
         assert "missing" in step.reason
-    assert progress.current is stage
 
 
 @given(st.lists(st.one_of(st.just(Passed()), st.just(Pending()), st.just(Broken("it is"))), max_size=40))
 def test_any_sequence_ends_ready_or_failed_or_goes_on_and_never_goes_back(seen):
-    progress, step = begin(0.0), None
+    step = ReadinessProgress(STAGES[0], 0.0)
     for number, observation in enumerate(seen):
-        before = STAGES.index(progress.current)
-        progress, step = decide(progress, observation, float(number))
-        assert STAGES.index(progress.current) >= before
+        before, step = step, decide(step, observation, float(number))
         if isinstance(step, Ready | Failed):
             break
+        assert STAGES.index(step.current) >= STAGES.index(before.current)
     good = seen[: seen.index(Broken("it is"))] if Broken("it is") in seen else seen
     assert isinstance(step, Ready) == (good.count(Passed()) >= len(STAGES))
 
