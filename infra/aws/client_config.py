@@ -13,6 +13,7 @@ def client_config(*, attempts: int = 5, read_timeout: float = 30, **more: Any) -
     return Config(
         connect_timeout=5,
         read_timeout=read_timeout,
+        # `max_attempts`, which is better known, leaves the first attempt out of the count.
         retries={"mode": "standard", "total_max_attempts": attempts},
         **more,
     )

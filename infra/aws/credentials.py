@@ -48,7 +48,7 @@ def open_session(region: str | None = None, *, environ: Mapping[str, str] | None
 
     On a workflow's runner with `id-token: write` and a role to assume (`AWS_ROLE_ARN`), credentials come from the runner's token
     endpoint and are renewed from it as long as the session is used, because trainings outlive a role's session.
-    These take precedence over credentials in the environment, which would expire. Elsewhere boto3's chain applies.
+    They take precedence over credentials in the environment, which would expire. Elsewhere boto3's chain applies.
 
     Args:
         region: The region of the session's clients; None for that of the environment.
@@ -101,6 +101,7 @@ class _RunnerProvider(CredentialProvider):
         self._region = region
 
     def load(self) -> Any:
+        # Deferred: the runner is asked at the first call that needs credentials, which many commands never make.
         return DeferredRefreshableCredentials(self._assume, f"GitHub OIDC as {self._role_arn}")
 
     def _assume(self) -> dict[str, str]:
@@ -108,6 +109,7 @@ class _RunnerProvider(CredentialProvider):
             client: STSClient = boto3.Session().client(
                 "sts",
                 region_name=self._region or os.environ.get("AWS_REGION") or "us-east-1",
+                # The token authorizes this call; there are no keys yet to sign it with.
                 config=client_config(attempts=4, read_timeout=10, signature_version=botocore.UNSIGNED),
             )
             reply = client.assume_role_with_web_identity(

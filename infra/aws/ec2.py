@@ -103,6 +103,7 @@ class Ec2(Network):
         """
         operation = f"launching {request.instance_type} ({request.market}) in {request.subnet.zone}"
         parameters = launch_parameters(request)
+        # Harmless to repeat: by the client token EC2 returns what a first request, whose reply was lost, has launched.
         for attempt in attempts(lambda error: getattr(error, "retry", None) == "same", first=0.5):
             with attempt, aws_errors(operation):
                 return _instance(self._launcher.run_instances(**parameters)["Instances"][0])
@@ -166,6 +167,7 @@ class Ec2(Network):
             with aws_errors(operation):
                 reply = self._client.get_console_output(InstanceId=instance_id, Latest=True)
         except CloudError as error:
+            # Only Nitro types show their latest output; others show what was stored after the boot.
             if error.code not in {"UnsupportedOperation", "Unsupported", "InvalidParameterCombination"}:
                 raise
             with aws_errors(operation):
@@ -205,22 +207,22 @@ def _instance(item: Mapping[str, Any]) -> Instance:
     found = tags_of(item)
     attempt = found.get(ATTEMPT_TAG, "")
     mappings = item.get("BlockDeviceMappings", [])
-    over = item["State"]["Name"] in {*ENDED, "stopped"}
-    reason = item.get("StateReason", {}) if over else {}
+    state = item["State"]["Name"]
+    # A new instance has a reason, too: `pending`.
+    reason = item.get("StateReason", {}) if state in {*ENDED, "stopped"} else {}
     return Instance(
         id=item["InstanceId"],
         run=found.get(RUN_TAG, ""),
         attempt=int(attempt) if attempt.isdecimal() else 0,
         expires=parse_time(found.get(EXPIRES_TAG)),
-        state=item["State"]["Name"],
+        state=state,
         state_reason=reason.get("Code", ""),
         type=item["InstanceType"],
         zone=item["Placement"]["AvailabilityZone"],
+        # EC2 names no lifecycle for an on-demand instance.
         market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
         launch_time=item["LaunchTime"].astimezone(UTC),
-        ended_at=_transition(item.get("StateTransitionReason", ""))
-        if item["State"]["Name"] in ENDED
-        else None,
+        ended_at=_transition(item.get("StateTransitionReason", "")) if state in ENDED else None,
         public_ip=item.get("PublicIpAddress") or None,
         private_ip=item.get("PrivateIpAddress") or None,
         volumes=tuple(mapping["Ebs"]["VolumeId"] for mapping in mappings if "Ebs" in mapping),
@@ -231,7 +233,7 @@ def _instance(item: Mapping[str, Any]) -> Instance:
 
 
 def _transition(reason: str) -> datetime | None:
-    """Read the time out of "User initiated (2026-11-22 21:00:00 GMT)"; None where it has another form."""
+    """Return the time in "User initiated (2026-11-22 21:00:00 GMT)"; None where the reason has another form."""
     found = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", reason)
     return parse_time(f"{found[1]}Z") if found else None
 

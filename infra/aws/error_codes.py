@@ -129,7 +129,7 @@ def aws_errors(operation: str) -> Iterator[None]:
     except aws.BotoCoreError as error:
         raise _from_botocore(operation, error) from error
     except ValueError as error:
-        # botocore's own settings: an endpoint that is no URL, a variable that is no number.
+        # botocore's own settings: an endpoint that is no URL, a variable that is no number. Others are faults of ours.
         frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
         if not any(name.startswith("botocore.") for name in frames):
             raise
@@ -189,7 +189,7 @@ def _from_botocore(operation: str, error: Exception) -> CloudError:
         return CredentialsError(text, code=name)
     if isinstance(error, (aws.TokenRetrievalError, aws.UnauthorizedSSOTokenError, aws.SSOTokenLoadError)):
         return ExpiredCredentialsError(text, code=name)
-    if isinstance(error, aws.SSLError):
+    if isinstance(error, aws.SSLError):  # before its base class
         return EndpointError(
             text, code=name, remedy="no trusted TLS connection; check AWS_ENDPOINT_URL and any proxy"
         )

@@ -59,10 +59,12 @@ def find_image(
     source = wanted
     if not wanted.startswith("ami-"):
         wanted = _parameter(region, wanted, session)
+        # Only AWS writes parameters there, so another owner's image would be a mistake of the settings.
         if source.startswith("/aws/service/"):
             owners = ("amazon",)
     with aws_errors(f"looking for image {wanted} in {region}"):
         client = make_client(session, "ec2", region)
+        # A deprecated image still starts, and is described on request only.
         found = client.describe_images(ImageIds=[wanted], IncludeDeprecated=True)["Images"]
     if not found:
         raise InvalidRequestError(
@@ -70,8 +72,12 @@ def find_image(
             remedy="images have another id in each region",
         )
     item = found[0]
-    owner = item.get("ImageOwnerAlias") or item.get("OwnerId", "")
-    if not _trusted(owner, item.get("OwnerId", ""), owners, session):
+    owner_id = item.get("OwnerId", "")
+    owner = item.get("ImageOwnerAlias") or owner_id
+    trusted = (
+        owner in owners or owner_id in owners or ("self" in owners and caller(session).account == owner_id)
+    )
+    if not trusted:
         raise DeniedError(
             f"image {wanted} ({item.get('Name', 'without a name')}) belongs to {owner}, not to {' or '.join(owners)}",
             remedy="take an image of Amazon's or of this account's (copy it with: aws ec2 copy-image)",
@@ -122,9 +128,3 @@ def _parameter(region: str, name: str, session: boto3.Session) -> str:
             f"{operation}: it holds {value!r}, no image's id", remedy="correct ec2.image"
         )
     return value
-
-
-def _trusted(owner: str, owner_id: str, owners: tuple[str, ...], session: boto3.Session) -> bool:
-    if owner in owners or owner_id in owners:
-        return True
-    return "self" in owners and caller(session).account == owner_id

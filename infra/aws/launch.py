@@ -57,9 +57,9 @@ def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
         request.store,
     )
     tagged = ["instance", "volume", "network-interface"]
+    # A subnet without public addresses gives one on request only, and the request belongs to a network interface.
     placement: dict[str, Any] = {"SubnetId": request.subnet.id, "SecurityGroupIds": [request.security_group]}
     if not request.subnet.public:
-        # The only way to a public address in such a subnet; the other parameters then belong in here.
         placement = {
             "NetworkInterfaces": [
                 {
@@ -77,6 +77,7 @@ def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
         "MaxCount": 1,
         "ImageId": request.image_id,
         "InstanceType": request.instance_type,
+        # The default is `stop`, after which the volume still costs money.
         "InstanceInitiatedShutdownBehavior": "terminate",
         "Placement": {"AvailabilityZone": request.subnet.zone},
         **placement,
@@ -102,7 +103,8 @@ def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
     if request.instance_profile:
         parameters["IamInstanceProfile"] = {"Name": request.instance_profile}
     if request.market == "spot":
-        tagged.append("spot-instances-request")
+        tagged.append("spot-instances-request")  # EC2 refuses this tag for an on-demand launch
+        # One-time: a persistent request would launch again after each termination.
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
         if request.max_price_usd is not None:
             options["MaxPrice"] = f"{request.max_price_usd:.4f}"

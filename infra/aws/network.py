@@ -1,6 +1,7 @@
-"""Subnets and security groups; each run has a group that admits one address at one port."""
+"""EC2's subnets and security groups; each run has a group that admits one address at one port."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,6 @@ class Network:
             )
         return found
 
-    # ------------------------------------------------------------------------------- security groups
-
     def create_security_group(
         self,
         run: str,
@@ -99,28 +98,27 @@ class Network:
     ) -> str:
         """Make the run's security group, or bring the one it has to this rule; return its id.
 
-        `ingress_cidr` is the one address (`A.B.C.D/32`) to admit: what was allowed before (a run resumed by another
-        machine) is revoked. When it must be gone and the mark of the run's store are kept in tags.
+        `ingress_cidr` is the only address (`A.B.C.D/32`) to admit. An address that was admitted before, by a driver on
+        another machine, is revoked. Tags hold the group's end, `expires`, and the mark of the run's store.
         """
         name = f"gpu-offload-{run}"
         operation = f"making security group {name}"
         group_id = self._group_in(vpc, name)
         if group_id is None:
-            try:
-                with aws_errors(operation):
-                    group_id = self._client.create_security_group(
-                        GroupName=name,
-                        Description=f"gpu-offload run {run}: SSH from its driver only",
-                        VpcId=vpc,
-                        TagSpecifications=[
-                            {
-                                "ResourceType": "security-group",
-                                "Tags": tags({RUN_TAG: run, "Name": name}, expires, store),
-                            }
-                        ],
-                    )["GroupId"]
-            except ExistsError:
-                pass  # another driver of the run was faster, or the reply to a first request was lost
+            # One exists where another driver of the run was faster, or the reply to a first request was lost.
+            with suppress(ExistsError), aws_errors(operation):
+                group_id = self._client.create_security_group(
+                    GroupName=name,
+                    Description=f"gpu-offload run {run}: SSH from its driver only",
+                    VpcId=vpc,
+                    # In the same call: a group without our tag would never be deleted.
+                    TagSpecifications=[
+                        {
+                            "ResourceType": "security-group",
+                            "Tags": tags({RUN_TAG: run, "Name": name}, expires, store),
+                        }
+                    ],
+                )["GroupId"]
         # EC2 is eventually consistent: for some seconds, not every call knows a new group.
         for attempt in attempts(NotYetVisibleError, first=0.5):
             with attempt:
@@ -190,12 +188,10 @@ class Network:
             if (rule.get("CidrIpv4"), rule.get("IpProtocol"), rule.get("FromPort"), rule.get("ToPort"))
             != (cidr, "tcp", port, port)
         ]
+        # The new rule first: a failure in between leaves two addresses admitted, not none.
         if len(stale) == len(incoming):
-            try:
-                with aws_errors(operation):
-                    self._client.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[wanted])
-            except ExistsError:
-                pass
+            with suppress(ExistsError), aws_errors(operation):
+                self._client.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[wanted])
         if stale:
             with aws_errors(f"revoking former addresses in {group_id}"):
                 self._client.revoke_security_group_ingress(GroupId=group_id, SecurityGroupRuleIds=stale)

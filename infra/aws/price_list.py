@@ -35,6 +35,7 @@ def on_demand_prices(
         with aws_errors("asking for on-demand prices"):
             client = make_client(session, "pricing", PRICING_REGION, attempts=2, read_timeout=20)
             found = {}
+            # A type has dozens of products: operating systems, licences, dedicated hosts, capacity that is reserved.
             for name in wanted:
                 pages = client.get_paginator("get_products").paginate(
                     ServiceCode="AmazonEC2",
@@ -51,8 +52,7 @@ def on_demand_prices(
                     ],
                 )
                 prices = [price_of(document) for page in pages for document in page["PriceList"]]
-                positive = [price for price in prices if price]
-                if positive:
+                if positive := [price for price in prices if price]:
                     found[name] = min(positive)
         if not found and wanted:
             raise MissingError(f"the Pricing API knows none of {', '.join(wanted)} in {region}")

@@ -51,7 +51,8 @@ def schedule_parameters(
         "GroupName": "default",
         "Description": (
             f"gpu-offload: terminates {instance_id}, if it still runs, of store {store or '-'}, attempt {attempt} of run {run}"
-        )[:512],
+        )[:512],  # AWS's limit
+        # Without a zone, which the next parameter names.
         "ScheduleExpression": f"at({at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S')})",
         "ScheduleExpressionTimezone": "UTC",
         "FlexibleTimeWindow": {"Mode": "OFF"},
@@ -61,7 +62,7 @@ def schedule_parameters(
             "Arn": f"arn:{partition}:scheduler:::aws-sdk:ec2:terminateInstances",
             "RoleArn": role_arn,
             "Input": json.dumps({"InstanceIds": [instance_id]}),
-            # Retries for a day: the termination must succeed eventually.
+            # The longest that AWS allows: a day, and 185 attempts.
             "RetryPolicy": {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185},
         },
     }

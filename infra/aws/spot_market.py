@@ -111,6 +111,7 @@ class SpotMarket:
         """Return the price of each type in each zone at a time (now), cheapest first."""
         at = at or datetime.now(UTC)
         latest: dict[tuple[str, str], SpotPrice] = {}
+        # For an empty span of time EC2 returns the price in force, with the time of its last change.
         for price in self._prices(list(types), None if zones is None else list(zones), at, at):
             key = (price.type, price.zone)
             if price.since <= at and (key not in latest or latest[key].since < price.since):
@@ -129,6 +130,7 @@ class SpotMarket:
             for price in self._prices([instance_type], [zone], start, end)
             if price.since <= end
         }
+        # Of the changes before `start` only the last one matters: its price was in force then.
         before = [since for since in found if since <= start]
         return [(since, found[since]) for since in sorted(found) if since > start or since == max(before)]
 

@@ -55,6 +55,7 @@ def terminate_and_wait(
     begun = clock()
     work = _Termination(clients, select, run, announce)
     while True:
+        # Looks once more when it is late: an instance may have ended during the last wait.
         late = clock() - begun > LIMIT_S
         left, silent = work.look()
         if late or (not left and not silent and until(work.found)):
