@@ -26,7 +26,7 @@ class ServerClock:
             server = parsedate_to_datetime(date or "").timestamp()
         except (ValueError, TypeError, OverflowError):
             return
-        off = server + 0.5 - time.time()  # the date has whole seconds
+        off = server + 0.5 - time.time()  # the date has whole seconds: on average half a one is cut off
         self.skew = off if abs(off) > TOLERATED_S else 0.0
 
     def __call__(self) -> float:

@@ -43,7 +43,8 @@ def write_verified(
         CorruptObjectError: Size or sha256 is not what was promised; `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
+    # Beside it, because a rename is atomic within one file system only; by a short name, because one has 255 bytes at most.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     digest, length = hashlib.sha256(), 0
     try:
         with temporary.open("xb") as file:
@@ -56,6 +57,7 @@ def write_verified(
                     )
                 file.write(chunk)
                 digest.update(chunk)
+            # Before the rename: after a power loss, some file systems have the new name without the content.
             file.flush()
             os.fsync(file.fileno())
         if size is not None and length != size:
@@ -70,6 +72,7 @@ def write_verified(
             )
         temporary.replace(path)
     except OSError as error:
+        # `write` and `fsync` know only a descriptor, and a person needs the name.
         if error.errno not in NAMELESS:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -56,11 +56,9 @@ class FolderStore:
 
         def check(path: Path, temporary: Path) -> bool:
             info = self.stat(key)
-            if info is None:
-                raise ObjectChangedError.at(str(path))
-            if info.etag == etag:
+            if info is not None and info.etag == etag:
                 return True
-            if filecmp.cmp(path, temporary, shallow=False):
+            if info is not None and filecmp.cmp(path, temporary, shallow=False):
                 return False
             raise ObjectChangedError.at(str(path))
 

@@ -29,6 +29,7 @@ class FolderFiles:
     def path(self, key: str) -> Path:
         """Return a key's path. Raises ObjectKeyError."""
         path = self.root / check_key(key)
+        # A checkout that is a stranger's may hold the folder, and a link in it would lead elsewhere.
         if os.path.realpath(path) != str(path):
             raise ObjectKeyError(f"{path}: a symbolic link in the store; remove it")
         return path
@@ -79,6 +80,7 @@ class FolderFiles:
         """Fill a temporary file; if `check(path, temporary)` agrees under the lock, rename it. Yield what is there."""
         path = self.path(key)
         with _store_errors(path), self._temporary() as (temporary, file):
+            # Filled outside of the lock, which a large upload would hold for minutes.
             fill(file)
             file.flush()
             os.fsync(file.fileno())
@@ -87,6 +89,7 @@ class FolderFiles:
                     self._make_folders(path.parent)
                     temporary.replace(path)
                     sync_folder(path.parent)
+                # Still under the lock: another writer could replace it before its etag is read.
                 with path.open("rb") as written:
                     yield written
 
@@ -124,6 +127,7 @@ class FolderFiles:
         """Open a temporary file that only its living writer keeps locked."""
         self._prepare()
         temporary = self.root / ".tmp" / secrets.token_hex(8)
+        # Under the lock, so that `_prepare` of another process never finds it before it is locked itself.
         with self._locked():
             file = temporary.open("xb")
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -141,6 +141,7 @@ class HubStore:
                             commit_message=f"{'Write' if add else 'Delete'} {key}",
                             parent_commit=commit,
                         )
+                        # As of our own commit: another one may already have replaced the object.
                         info = self._info(key, done.oid)
                     size, etag = (info.size, info.blob_id) if info else (0, "")
                     return ObjectInfo(key, size, etag, modified)
@@ -171,6 +172,7 @@ class HubStore:
     def _chunks(self, key: str, commit: str) -> Iterator[bytes]:
         url = hf_hub_url(self.repository, check_key(key), revision=commit, endpoint=self._api.endpoint)
         headers: dict[str, Any] = self._api._build_hf_headers()  # noqa: SLF001 - the library's own way to sign a request
+        # Not by the client's own download, which keeps each file in a cache below the home folder.
         with get_session().stream("GET", url, headers=headers, follow_redirects=True) as reply:
             if reply.status_code == 404:
                 raise ObjectMissingError.at(f"{self.url}/{key}")

@@ -31,6 +31,7 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
     Raises:
         StoreError: It cannot be written, or not removed.
     """
+    # A key that the launcher's policy lets it write, replace and delete.
     key = f"runs/doctor-{secrets.token_hex(6)}/checkpoint/probe.json"
     etag = store.create(key, b"1")
     faults: list[str] = []

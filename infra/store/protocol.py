@@ -81,7 +81,7 @@ def check_key(key: str) -> str:
         if not key
         else "has an empty, '.' or '..' part"
         if any(part in {"", ".", ".."} for part in parts)
-        else "begins with a dot"
+        else "begins with a dot"  # a folder keeps its lock and its temporary files under such names
         if key.startswith(".")
         else "has a backslash or a character that is not printable"
         if "\\" in key or not key.isprintable()

@@ -48,7 +48,8 @@ class RemoteConnection:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._turn = threading.RLock()  # paramiko's SFTP connection answers one thread at a time
+        # paramiko's SFTP connection serves one thread at a time. Reentrant: a write reads what is there.
+        self._turn = threading.RLock()
         parts = urlsplit(url)
         self._protocol = parts.scheme.removeprefix("fsspec+")
         if parts.password or parts.query or parts.fragment:
@@ -98,7 +99,7 @@ class RemoteConnection:
             ) from error
         except Exception as error:  # the libraries below fsspec have their own errors
             raise StoreUnreachableError(
-                f"store {self.url}: {_said(error)}; look whether the address is right, the server up, and this user may use it"
+                f"store {self.url}: {_said(error)}; check the address, the server, and that this user may use it"
             ) from error
 
     @cached_property
@@ -132,7 +133,7 @@ class RemoteConnection:
         except Exception as error:  # paramiko, ftplib and each library below fsspec have their own errors
             self.__dict__.pop("files", None)  # the next call connects anew
             raise StoreUnreachableError(
-                f"{where}: {_said(error)}; look whether the server is up, and run the command again"
+                f"{where}: {_said(error)}; check that the server is up, and run the command again"
             ) from error
 
 

@@ -110,6 +110,7 @@ class RemoteFiles:
         folder = check_prefix(prefix).rpartition("/")[0]
         with self._connection.errors(prefix or "."):
             found = self._files.find(f"{self.root}/{folder}".rstrip("/"), detail=True)
+            # A walk does not see one moment: what goes while its etag is read is left out.
             start = len(self.root) + 1
             named = {path[start:]: info for path, info in found.items() if info["type"] == "file"}
             keys = sorted(
@@ -165,6 +166,7 @@ class RemoteFiles:
     def _write(self, key: str, chunks: Iterable[bytes], check: Callable[[], bool]) -> ObjectInfo:
         """Write a temporary file; if `check` agrees under the lock, rename it. Return what is there."""
         path, temporary = self._path(key), f"{self.root}/.tmp/{secrets.token_hex(8)}"
+        # Sent before the lock is taken: others take a lock over that is held for longer than a rename.
         with self._connection.errors(key):
             self._files.makedirs(f"{self.root}/.tmp", exist_ok=True)
             try:
@@ -175,8 +177,7 @@ class RemoteFiles:
                     if check():
                         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                         self._files.mv(temporary, path)
-                    info = self._files.info(path)
-                    return self._info(key, info)
+                    return self._info(key, self._files.info(path))
             finally:
                 with suppress(OSError):
                     self._files.rm_file(temporary)
@@ -191,6 +192,7 @@ class RemoteFiles:
 
     @staticmethod
     def _modified(info: dict[str, Any]) -> datetime:
+        # Each file system of fsspec has its own name for it; not all have one.
         for name in ("mtime", "modified", "modifiedTime", "last_modified", "created"):
             value = info.get(name)
             if isinstance(value, datetime):

@@ -18,7 +18,7 @@ LOCK_S = 60.0
 POLL_S = 0.05
 
 _threads: dict[str, threading.Lock] = defaultdict(threading.Lock)
-"""Writers of one process take turns before they ask the server: by the store's address."""
+"""One lock for the writers of this process, by the store's address."""
 
 
 class RemoteLock:
@@ -32,6 +32,7 @@ class RemoteLock:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock. Raises OSError where it can be made for none of `patience_s` seconds, and none is in the way."""
+        # Threads of one process would otherwise wait for each other by polling the server.
         with _threads[self._connection.url]:
             self._take()
             try:
@@ -66,4 +67,5 @@ class RemoteLock:
             info = self._connection.files.info(self._path)
         except FileNotFoundError:
             return None
+        # A service without times: a lock is then taken over after `patience_s`, also from one that still works.
         return info.get("mtime") or info.get("created") or "locked"

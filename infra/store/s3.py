@@ -35,9 +35,9 @@ class S3Store:
 
     Create-once and compare-and-swap are S3's conditional writes. A file above `multipart_above` bytes goes up in
     parts and becomes visible when they are completed; `create` then puts its condition on the completion (AWS
-    honours it there, MinIO depending on its version) and checks the key before it sends anything, the only
-    protection on a server that ignores the condition. A process killed meanwhile leaves parts that are invisible but cost storage: give
-    the bucket a lifecycle rule that aborts incomplete multipart uploads (our own stack has it).
+    honours it there, MinIO depending on its version) and checks the key before it sends anything, the only protection on a
+    server that ignores the condition. A process that is killed meanwhile leaves parts that are invisible but cost storage:
+    give the bucket a lifecycle rule that aborts incomplete multipart uploads (our own stack has it).
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class S3Store:
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror or error}") from error
         etag = self.create(key, body) if create else self.put(key, body)
+        # PutObject's reply has no time, and a HEAD would cost a request.
         return ObjectInfo(key, len(body), etag, datetime.now(UTC))
 
     def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
@@ -172,6 +173,7 @@ class S3Store:
 
     def _put(self, key: str, body: bytes, **condition: str) -> str:
         """PutObject; raises ObjectChangedError where the condition does not hold."""
+        # An etag is no digest of the content where a bucket is encrypted by KMS or an upload had parts.
         metadata = {"sha256": hashlib.sha256(body).hexdigest()}
         # A browser shows a picture or a page only by its type.
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
@@ -197,6 +199,7 @@ class S3Store:
         with store_errors(self._where(key)):
             for attempt in attempts(contested, first=FIRST_S, tries=TRIES):
                 with attempt:
+                    # Before anything is sent: some servers ignore the condition of a completion.
                     if create and (found := self._same(key, size, sha256)):
                         return found
                     try:

@@ -90,7 +90,7 @@ class BucketClient:
             return self.reader.head_object(Bucket=self.bucket, Key=name)
         except aws.ClientError as error:
             if status_of(error) == 404:
-                self._check()
+                self._check()  # a HEAD answers 404 for a missing bucket, too
                 return None
             if status_of(error) not in {400, 403}:
                 raise

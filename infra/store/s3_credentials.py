@@ -1,4 +1,4 @@
-"""Credentials for S3 stores inside and outside AWS."""
+"""Credentials of S3 stores, inside and outside of AWS."""
 
 import os
 from collections.abc import Mapping

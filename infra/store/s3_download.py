@@ -36,6 +36,7 @@ class Download:
 
     def _rest(self) -> Iterator[bytes]:
         size = None
+        # The condition keeps the rest of another object from being appended.
         resume: dict[str, Any] = (
             {"Range": f"bytes={self._offset}-", "IfMatch": self.etag} if self._offset else {}
         )
@@ -47,6 +48,7 @@ class Download:
                     self._offset += len(chunk)
                     yield chunk
         except UNREACHABLE:
+            # A connection that broke after the last byte has lost nothing, and a range without bytes is refused.
             if self._offset != size:
                 raise
         except aws.ClientError as error:

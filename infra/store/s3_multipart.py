@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PARALLEL = 4
 MAX_PARTS = 10_000
+"""S3's limit of an upload."""
 
 
 def upload_parts(
@@ -32,6 +33,7 @@ def upload_parts(
         CorruptObjectError: The file changed meanwhile.
         botocore.exceptions.ClientError, BotoCoreError: As they come; the upload was aborted.
     """
+    # S3 takes the condition with the completion only, not with the start or a part.
     condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
     part_size = max(part_size, -(-path.stat().st_size // MAX_PARTS))
     upload = client.create_multipart_upload(**address, Metadata={"sha256": sha256})["UploadId"]
@@ -44,7 +46,7 @@ def upload_parts(
         reply = client.complete_multipart_upload(
             **address, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
         )
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: parts that belong to no object cost storage
         with suppress(aws.BotoCoreError, aws.ClientError):
             client.abort_multipart_upload(**address, UploadId=upload)
         raise
@@ -87,6 +89,7 @@ def _send(
             while body := file.read(part_size):
                 digest.update(body)
                 waiting.append(pool.submit(send, len(parts) + len(waiting) + 1, body))
+                # At most one part more than there are threads is in memory.
                 if len(waiting) > PARALLEL:
                     parts.append(waiting.popleft().result())
             parts.extend(future.result() for future in waiting)

@@ -31,6 +31,7 @@ class PinnedSftp(SFTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
         return file
 
     def _connect(self) -> None:
+        # Instead of fsspec's own connection, which trusts any host key and has no time-outs.
         self.client = paramiko.SSHClient()
         self.client.load_system_host_keys()
         known = Path("~/.ssh/known_hosts").expanduser()
@@ -50,4 +51,4 @@ class PinnedSftp(SFTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
             remedy = "put its host key into ~/.ssh/known_hosts (`ssh-keyscan`, after you compared it)"
             raise StoreUnreachableError(f"{place}: {error}; {remedy}") from error
         except OSError as error:
-            raise StoreUnreachableError(f"{place}: {error}; look whether the server is up") from error
+            raise StoreUnreachableError(f"{place}: {error}; check that the server is up") from error

@@ -69,7 +69,6 @@ class WebStore(ReadOnlyStore):
 
     def _address(self, key: str) -> str:
         check_key(key)
-        # A release of GitHub's knows no folders.
         name = asset_name(key) if RELEASE.search(self.url) else quote(key)
         return f"{self.url}/{name}"
 
