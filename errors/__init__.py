@@ -1,4 +1,4 @@
-"""The root of every error of ours, with its exit code."""
+"""The base class of all errors of gpu-offload, with exit code and remedy."""
 
 from typing import Any, ClassVar
 

@@ -23,7 +23,7 @@ class DiskError(OffloadError):
 
 
 def disk_error(error: OSError) -> DiskError | None:
-    """Return an error for people, None for one that a disk does not explain."""
+    """Return an error with a remedy; None where the error number is not one of a disk."""
     if error.errno not in REMEDIES:
         return None
     where = f"{error.filename}: " if error.filename else ""

@@ -1,7 +1,7 @@
-"""How git is asked about a checkout, which may be a stranger's: nothing that it contains or configures is run.
+"""Git commands for a checkout that may be a stranger's: nothing that it contains or configures is run.
 
-A repository's own configuration is a stranger's where it came in an archive, with its `.git`. What the user has configured for
-himself, such as Git LFS, counts.
+An archive can bring a `.git` with a configuration of its own, which names commands. The user's own configuration, such as
+that of Git LFS, applies.
 """
 
 import errno
@@ -17,11 +17,11 @@ ALWAYS = (
     "core.hooksPath=/dev/null",
     # A committed folder that looks like a bare repository brings no configuration of its own.
     "safe.bareRepository=explicit",
-    # A file beside the commits, which says what their parents are; a forged one is believed.
+    # A file beside the commits that lists their parents. Git does not check it, so a forged one changes the history.
     "core.commitGraph=false",
 )
 PROTOCOLS = "file:git:http:https:ssh"
-"""For `ls-remote`, which alone asks a remote; others run a command that a remote's address names."""
+"""Protocols of `ls-remote`, the only command that asks a remote. Others (`ext:`) run a command in the address."""
 
 RUNS = re.compile(
     r"filter\..*\.(?:clean|smudge|process)|core\.(?:sshcommand|gitproxy|askpass|alternaterefscommand|pager|editor)"
@@ -30,9 +30,9 @@ RUNS = re.compile(
 )
 """Settings whose value is a command."""
 DEEPEST = 8
-"""Submodules within submodules that are looked into; a repository may name itself as one."""
+"""Limit of submodules within submodules: a repository may name itself as its submodule."""
 LFS = re.compile(r"git-lfs (?:(?:clean|smudge)(?: --skip)? -- %f|filter-process(?: --skip)?)")
-"""What `git lfs install --local` configures, as a checkout on a runner does."""
+"""What `git lfs install --local` configures; `actions/checkout` runs it."""
 TIMEOUT_S = 60
 """Seconds for the list of settings, and for that of an index with millions of files."""
 REPLACED = {"core.sshcommand": "ssh", "uploadpack": "git-upload-pack"}
@@ -53,16 +53,16 @@ def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
-        # A commit's hash stands for its content and history, not for what a repository puts in its place.
+        # Replacements and grafts of a repository would put other content or parents in the place of a commit's.
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_GRAFT_FILE": os.devnull,
     }
     base = ["git", "-C", str(folder), *(word for setting in ALWAYS for word in ("-c", setting))]
     if words[0] == "diff":
         words = ("diff", "--no-ext-diff", "--no-textconv", *words[1:])
-    # A comparison looks into submodules, whose configuration is the repository's, too.
+    # A comparison runs git in submodules, whose configurations come with the repository.
     depth = DEEPEST if words[0] in {"diff", "status"} else 0
-    # Not by `-c`, which takes what is before the first `=` for the name: `filter.a=b.clean` is one, too.
+    # Not by `-c`, which splits at the first `=`: `filter.a=b.clean` is a valid name, too.
     settings = dict(_harmless(folder, base, environment, depth))
     for number, (key, value) in enumerate(settings.items()):
         environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
@@ -72,13 +72,14 @@ def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
 def _harmless(
     folder: Path, base: list[str], environment: Mapping[str, str], depth: int
 ) -> Iterator[tuple[str, str]]:
-    """Yield settings that take the place of those commands that a repository itself configures, or its submodules."""
+    """Yield settings that replace the commands which a repository and its submodules configure."""
     own: dict[str, str] = {}
     users: dict[str, str] = {}
     parts = _said([*base, "config", "--list", "-z", "--show-scope"], environment).split("\0")
     for scope, setting in zip(parts[::2], parts[1::2], strict=False):
         key, _, value = setting.partition("\n")
         (own if scope in {"local", "worktree"} else users)[key] = value
+    # An extension of Git LFS is a command, too, which the harmless filter of Git LFS would run.
     is_extended = any(key.startswith("lfs.extension.") for key in own)
     for key, value in own.items():
         if not RUNS.fullmatch(key) or (LFS.fullmatch(value) and not is_extended):

@@ -1,4 +1,4 @@
-"""The environment variables of this process: changed for a while, and what is missing in them."""
+"""Environment variables: replaced for a while, and checked for half a pair of AWS keys."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def half_credential(variables: Mapping[str, str]) -> str | None:
-    """Say which half of a pair of AWS keys is set without the other; None where both are, or neither."""
+    """Return a sentence about the missing half of a pair of AWS keys; None where both are set, or neither."""
     given = [name for name in AWS_KEYS if variables.get(name)]
     if len(given) != 1:
         return None

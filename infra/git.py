@@ -1,4 +1,4 @@
-"""Asks git about a checkout, which may be a stranger's: nothing that it contains is run or believed."""
+"""Asks git about a checkout, which may be a stranger's: nothing in it is run."""
 
 import subprocess
 from pathlib import Path
@@ -38,19 +38,20 @@ def git_output(folder: Path, *words: str) -> str:
 
 
 def tracked_below(folder: Path) -> list[str]:
-    """Return the files at or below a folder that git tracks, by every repository around it, whatever their case.
+    """Return the files at or below a folder that any repository around it tracks.
 
     Raises:
         OSError: There is a repository, and git cannot read it; the text is git's own.
     """
     found: list[str] = []
+    # The folder itself may not exist yet.
     at = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     for top in (parent for parent in (at, *at.parents) if (parent / ".git").exists()):
         inside = folder.relative_to(top).as_posix()
         if inside == ".":
             found += _listed(top, ".")
         else:
-            # Without regard to case, as a file system may look up names; a submodule counts as one tracked name.
+            # Some file systems ignore the case of names. A submodule counts as one tracked name.
             found += _listed(top, f":(top,literal,icase){inside}")
     return found
 

@@ -1,4 +1,4 @@
-"""HTTP for the few requests that no SDK makes: https, our User-Agent, no unsafe redirect, bounded replies."""
+"""HTTP for the few requests that no SDK makes: https only, safe redirects, bounded replies and times."""
 
 import errno
 import functools
@@ -138,8 +138,10 @@ def ask(
         check_address(url)
     request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)  # noqa: S310 - checked
     request.add_header("User-Agent", user_agent())
+    # urllib repeats ordinary headers at the address that it is redirected to.
     for name, value in (secret or {}).items():
         request.add_unredirected_header(name, value)
+    # An empty ProxyHandler: a proxy would ask the metadata service for its own machine's.
     handlers = [Redirects(follow=redirects), *([urllib.request.ProxyHandler({})] if metadata else [])]
     try:
         with _opened(request, handlers, timeout) as reply:
@@ -173,6 +175,7 @@ def length_of(reply: HTTPResponse) -> int | None:
     if announced is None:
         return None
     announced = announced.strip()
+    # Not by int() alone, which takes signs, underscores and other scripts' digits, and refuses very long numbers.
     if not (announced.isascii() and announced.isdigit() and len(announced) <= 18):
         raise NoAnswerError(reply.url, "its Content-Length is not a number of bytes")
     return int(announced)
@@ -219,6 +222,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         """Return the request that follows the redirect; None to take the redirect as an error."""
         if not self._follow:
             return None  # urllib then raises the status as an error
+        # `check_address` allows http on this machine, where an address of the internet must not lead.
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             fp.close()
             raise UnsafeAddressError(

@@ -28,7 +28,7 @@ def origin(path: Path = ORIGIN) -> BuildOrigin | None:
 
 
 def documentation(page: str, path: Path = ORIGIN) -> str:
-    """Return where to read a page such as `gpu.md`: a link at the built commit, else its path in the repository."""
+    """Return where to read a page such as `gpu.md`: a link to the built commit, else its path in the repository."""
     known = origin(path)
     return (
         f"https://github.com/{known.repository}/blob/{known.commit}/docs/{page}" if known else f"docs/{page}"

@@ -1,4 +1,4 @@
-"""The same request for many things, a few at a time."""
+"""One request for each of many items, a few at a time."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ FEW = 4
 
 
 def each(act: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Return what `act` returns for each item, in their order. The first error is raised, and what has not begun is left."""
+    """Return the result of `act` for each item, in their order. After the first error, which is raised, none is begun."""
     items = list(items)
     if len(items) <= FEW:
         return [act(item) for item in items]

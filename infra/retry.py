@@ -14,9 +14,9 @@ logging.getLogger("stamina").addHandler(logging.NullHandler())
 def contended(
     on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool], tries: int
 ) -> "Iterator[stamina.Attempt]":
-    """Yield attempts of a write that others come before. Their waits are mostly chance, so that many that collide part.
+    """Yield attempts of a conditional write that other writers win. The last error is raised as it is.
 
-    The last error is raised as it is.
+    The waits are mostly random, so that writers that collided do not collide again.
     """
     import stamina
 
@@ -43,7 +43,7 @@ def attempts(
 ) -> "Iterator[stamina.Attempt]":
     """Yield attempts; write `with attempt:` around the call. The last error is raised as it is.
 
-    The waits double and are spread by chance, up to half of the first one, so that callers do not collide again.
+    The waits double. A random part, up to half of the first one, keeps callers from colliding again.
 
     Args:
         on: errors, or a test for errors, that are worth another attempt.
@@ -54,6 +54,7 @@ def attempts(
     """
     import stamina
 
+    # stamina takes a time-out of 0 for none at all.
     tries = 1 if within == 0 else tries
     return iter(
         stamina.retry_context(

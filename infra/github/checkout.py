@@ -82,6 +82,7 @@ def default_branch(
 def _head_at(root: Path, remote: str) -> str:
     """Ask a remote by its address, away from the repository: its configuration may name a proxy, a cookie file, no TLS."""
     address = git_output(root, "remote", "get-url", remote)
+    # `--end-of-options`: an address that begins with a hyphen is no option.
     return git_output(Path(root.anchor), "ls-remote", "--symref", "--end-of-options", address, "HEAD")
 
 

@@ -25,6 +25,7 @@ from gpu_offload.infra.store.files import read_document
 
 TIMEOUT_S = 120
 PAGE = 100
+"""The most that GitHub lists at once."""
 LARGEST = 2 * 1024**3 - 1
 """Bytes of one file of a release."""
 
@@ -106,6 +107,7 @@ class GitHubRelease:
         if fresh in there:
             self.delete(there[fresh])
         uploaded = self.upload(fresh, path)
+        # A file cannot take a name that another one has. `repair` completes what is interrupted between the two.
         if name in there:
             self.delete(there[name])
         self._json("PATCH", f"{self.base}/assets/{uploaded.id}", {"name": name})
@@ -132,7 +134,7 @@ class GitHubRelease:
             try:
                 found = self._json("GET", address)
             except FileNotFoundError:
-                # No release of the project's software: it must not become the one that its page calls the latest.
+                # Not a release of the project's software, so never the one that its page calls the latest.
                 kind = {"prerelease": True, "make_latest": "false"}
                 made = {"tag_name": self.tag, "name": "Models", "body": NOTES, **kind}
                 try:

@@ -1,4 +1,4 @@
-"""A release of GitHub's as a store whose documents can be moved: who has a token may promote, yank and roll back."""
+"""A GitHub release as a store whose documents can be replaced: with a token one can promote, yank and roll back."""
 
 import hashlib
 import os
@@ -31,8 +31,9 @@ HASHED_BELOW = 1 << 20
 class ReleaseStore(WebStore):
     """Reads documents through GitHub's API, past every cache, and replaces them there; models come from the web address.
 
-    A release has no conditional write. `create` is GitHub's own refusal of a second file of the same name. `replace` looks
-    before it writes, and reads back: of two that write within that second one may be lost, and raises ObjectChangedError.
+    A release has no conditional write. `create` relies on GitHub, which refuses a second file of the same name. `replace`
+    reads before it writes, and again afterwards: of two writes in the same second one may be lost, which then raises
+    ObjectChangedError.
     """
 
     remedy = "a release takes new versions from the workflow `keep` only"
@@ -153,10 +154,10 @@ def _etag(body: bytes) -> str:
 
 
 def open_release(url: str, environ: Mapping[str, str] | None = None) -> ReleaseStore | None:
-    """Open a release to write to it; None where the address is none of a server that the token is for, or there is no token.
+    """Open a release for writing; None without a token, and for an address of a server that the token is not for.
 
-    The token is GITHUB_TOKEN or GH_TOKEN. It is sent to GitHub's API, or to that of the server that a workflow runs on,
-    and to no address of a URL.
+    The token is GITHUB_TOKEN or GH_TOKEN. It is sent to GitHub's API, or to that of the server that a workflow runs on:
+    never to an address that is derived from the URL.
     """
     environ = os.environ if environ is None else environ
     token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN")

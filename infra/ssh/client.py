@@ -73,7 +73,7 @@ class SshHost:
             HostAuthError: our key was refused; raised at once.
         """
         if self._connection is None or not self._connection.is_connected:
-            self.close()
+            self.close()  # a connection that was lost still has its socket
             for attempt in attempts(
                 HostUnreachableError, first=0.5, longest=2.0, tries=None, within=self._patience
             ):
@@ -113,7 +113,7 @@ class SshHost:
                 hide=True,
                 warn=True,
                 timeout=timeout,
-                encoding=BYTES,
+                encoding=BYTES,  # the output need not be text
                 in_stream=io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin,
             )
         except invoke.CommandTimedOut as error:
@@ -143,6 +143,7 @@ class SshHost:
         with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as body:
             size = body.seek(0, io.SEEK_END)
             body.seek(0)
+            # One name for the part: a second upload after a lost connection replaces what the first one left.
             words = {"folder": remote.rpartition("/")[0] or ".", "part": f"{remote}.part", "target": remote}
             quoted = {name: shlex.quote(word) for name, word in words.items()}
             self.run(["sh", "-c", PUT.format(mode=mode, size=size, **quoted)], timeout=TRANSFER_S, stdin=body)

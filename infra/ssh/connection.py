@@ -54,6 +54,7 @@ def open_connection(
         connect_kwargs={
             "sock": sock,
             "pkey": key.paramiko(),
+            # The user's own keys would be offered first, and a server allows few attempts.
             "allow_agent": False,
             "look_for_keys": False,
             "timeout": timeout,
@@ -111,7 +112,7 @@ def _pin(client: "paramiko.SSHClient", expected: PublicKey) -> None:
 
 @contextmanager
 def _as_host_errors(address: Address) -> Iterator[None]:
-    """Translate what paramiko raises while connecting."""
+    """Turn what paramiko raises while connecting into a HostError."""
     import paramiko
 
     try:

@@ -22,6 +22,7 @@ class BinaryRunner(Remote):  # type: ignore[misc]  # fabric has no types
 
     def read_our_stdin(self, input_: IO[bytes]) -> str:
         """Read a chunk of standard input; invoke reads one byte every 10 ms, as from a terminal."""
+        # An empty text ends the input: a command that has ended must not keep its reader waiting.
         return "" if self.process_is_finished else self.decode(input_.read(CHUNK))
 
     def _write_proc_stdin(self, data: bytes) -> None:

@@ -55,7 +55,7 @@ class CountedSocket(socket.socket):
     """A connection that counts bytes. Takes over an open one, which is unusable afterwards."""
 
     def __init__(self, plain: socket.socket, traffic: SocketTraffic) -> None:
-        timeout = plain.gettimeout()
+        timeout = plain.gettimeout()  # a socket from a descriptor starts without one
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.settimeout(timeout)
         self._traffic = traffic
