@@ -16,7 +16,7 @@ from gpu_offload.infra.aws.error_codes import aws_errors
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The GitHub workflows that a role trusts."""
+    """The subjects and audiences of GitHub's tokens that a role trusts."""
 
     subjects: tuple[str, ...]
     patterns: tuple[str, ...]
@@ -80,6 +80,7 @@ def trust_faults(trust: Trust, classic: str, numeric: str | None) -> tuple[list[
     doubtful: list[str] = []
     if trust.audiences != (AUDIENCE,) * len(trust.audiences) or not trust.audiences:
         wrong.append(f"it does not insist on the audience {AUDIENCE}")
+    # The second has this repository's name as its beginning, which a pattern with `*` may admit.
     strangers = ("repo:stranger/repository:ref:refs/heads/main", f"{classic[:-1]}-2:ref:refs/heads/main")
     if any(trust.admits(subject) for subject in strangers):
         wrong.append(f"it admits other repositories ({', '.join(trust.patterns)})")

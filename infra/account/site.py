@@ -18,6 +18,7 @@ AUDIENCE = "sts.amazonaws.com"
 
 REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 
+# S3 allows dots, too, but no certificate of AWS's covers a host name with a bucket's dots.
 BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -45,7 +46,7 @@ class SiteError(OffloadError, ValueError):
 class Site:
     """The repository that the roles trust, and the resources that they can use.
 
-    Every text is checked to have no special meaning in a policy: no wildcard, no variable, no separator.
+    No text may have a special meaning in a policy: a wildcard, a variable, a separator.
 
     Raises:
         SiteError: With all faults at once.
@@ -192,6 +193,7 @@ class Site:
         only the names. https://docs.github.com/en/actions/reference/security/oidc
         """
         owner, name = self.repository.split("/")
+        # Whole, one by one: a wildcard for the numbers would admit whoever takes over a name that was given up.
         forms = [f"repo:{owner}/{name}:{suffix}"]
         if self.owner_id is not None:
             forms.append(f"repo:{owner}@{self.owner_id}/{name}@{self.repository_id}:{suffix}")
@@ -205,4 +207,4 @@ class Site:
     @property
     def branch_subjects(self) -> tuple[str, ...]:
         """Subjects of a job on the default branch; a pull request's end in `pull_request` instead."""
-        return self.subjects(f"ref:refs/heads/{self.branch}")
+        return self.subjects(f"ref:{self.ref}")

@@ -50,7 +50,7 @@ class ChangeSet:
 
 @dataclass
 class Stacks:
-    """Stacks of one region. Every wait is bounded; `sleep` is called in between."""
+    """The stacks of one region. Every wait has a time limit; `sleep` waits between two looks."""
 
     region: str
     session: boto3.Session | None = None
@@ -86,6 +86,7 @@ class Stacks:
         """
         operation = f"preparing the stack {name} in {self.region}"
         status = self._status(name)
+        # A stack whose first creation, or whose deletion, has failed takes no changes any more.
         if status in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"}:
             raise InvalidRequestError(
                 f"{operation}: it is {status}",
@@ -102,6 +103,7 @@ class Stacks:
                 ChangeSetType="CREATE" if new else "UPDATE",
                 TemplateBody=json.dumps(template, separators=(",", ":")),
                 Parameters=[
+                    # A new stack has no previous values.
                     {"ParameterKey": key, "ParameterValue": value}
                     if value or new
                     else {"ParameterKey": key, "UsePreviousValue": True}
@@ -117,6 +119,7 @@ class Stacks:
             if found["Status"] == "CREATE_COMPLETE":
                 return ChangeSet(name, made, _changes(found.get("Changes", [])), new)
             if found["Status"] == "FAILED":
+                # A change set without changes fails, too, and only its reason says so.
                 reason = found.get("StatusReason", "")
                 self.drop(ChangeSet(name, made, (), new))
                 if any(text in reason for text in NOTHING):
@@ -132,6 +135,7 @@ class Stacks:
         """Delete a change set, and the empty stack of a new one."""
         with aws_errors(f"dropping the change of {change.stack}"):
             self._client.delete_change_set(ChangeSetName=change.id, StackName=change.stack)
+            # A change set for a new stack leaves an empty one, in review, under the name.
             if change.new and self._status(change.stack) == "REVIEW_IN_PROGRESS":
                 self._client.delete_stack(StackName=change.stack)
 
@@ -181,6 +185,7 @@ class Stacks:
             with aws_errors(f"looking for the stack {name}"):
                 found = self._client.describe_stacks(StackName=name)["Stacks"]
         except CloudError as error:
+            # CloudFormation has no code of its own for a missing stack.
             if error.code == "ValidationError" and "does not exist" in str(error):
                 return ""
             raise

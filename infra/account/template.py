@@ -100,6 +100,7 @@ def in_cloudformation(value: Any) -> Any:
         return {key: in_cloudformation(each) for key, each in value.items()}
     if isinstance(value, list):
         return [in_cloudformation(each) for each in value]
+    # In a substituted text CloudFormation writes `${!x}` as `${x}`.
     if isinstance(value, str) and "${AWS::" in value:
         return {"Fn::Sub": value.replace("${", "${!").replace("${!AWS::", "${AWS::")}
     return value
@@ -130,7 +131,7 @@ def _bucket(site: Site, policy: Policy) -> dict[str, Any]:
             "Properties": {
                 "BucketName": site.bucket,
                 "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-                # Only the policy below makes objects public, under three prefixes; no object can make
+                # Only the policy below makes objects public, under a few prefixes; no object can make
                 # itself public by an ACL. https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
                 "PublicAccessBlockConfiguration": {
                     "BlockPublicAcls": True,
@@ -156,6 +157,7 @@ def _bucket(site: Site, policy: Policy) -> dict[str, Any]:
 
 
 def _lifecycle(prefix: str) -> list[dict[str, Any]]:
+    # Rules of a versioned bucket: `Expiration` hides an object, and `Noncurrent...` removes what is hidden.
     return [
         {
             "Id": "abort-uploads",

@@ -36,7 +36,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """How one training is isolated.
+    """The isolation of one training on a machine with other work.
 
     Attributes:
         job: A folder of ours; the training reads all of it and writes to `output` and `home` in it.
@@ -61,13 +61,15 @@ class Isolation:
 
     def command(self, *words: str) -> list[str]:
         """Return a command that runs another one as the training runs; its output is ours again afterwards."""
-        # `/home` may be a link, on which nothing is mounted.
+        # Real paths: nothing can be mounted on a link, which `/home` may be.
         folders = dict.fromkeys(Path(os.path.realpath(folder)) for folder in (*SHARED, *self.hidden))
         hidden = [folder for folder in folders if _can_be_hidden(folder)]
+        # Both names of each: the training is given one, and the other is where the files are.
         named = {
             place for path in (*self._python(), *self.kept, self.job) for place in (path, path.resolve())
         }
         kept = _outermost(path for path in named if path.exists() and any(map(path.is_relative_to, hidden)))
+        # Last, and so mounted last: they are below `job`, which is read-only.
         writable = [f"+ {self.job / name}" for name in ("output", "home")]
         lists = ("\n".join(map(str, hidden)), "\n".join((*map(str, kept), *writable)))
         number = KEYCTL.get(platform.machine())
@@ -79,7 +81,7 @@ class Isolation:
         homes = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parents[1]}
         package = Path(__file__).parents[2]
         found = {*homes, *(package / name for name in PACKAGES)}
-        # PYTHONPATH may name the checkout, whose modules no training takes from there.
+        # PYTHONPATH may name the checkout, whose modules a training must not import.
         given = {Path(os.path.realpath(entry)) for entry in sys.path if entry.startswith("/")}
         return found | {path for path in given if not any(hid.is_relative_to(path) for hid in self.hidden)}
 
@@ -89,7 +91,7 @@ class Isolation:
 
 
 def why_not(folder: Path, hidden: tuple[Path, ...]) -> str | None:
-    """Try to isolate a process that works in `folder`; return why that cannot be here, None where it can."""
+    """Try to isolate a process that works in `folder`; return why that is impossible here, None where it works."""
     if os.geteuid() != 0 and shutil.which("sudo") is None:
         return "sudo is not installed"
     if missing := [

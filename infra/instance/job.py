@@ -79,7 +79,7 @@ def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
     progress_size, log_size = map(int, sizes)
     body = output[header.end() :]
     if len(body) != progress_size + log_size:
-        # A file shrank or could not be read, so the two parts cannot be separated; the next poll brings them again.
+        # A file shrank or could not be read, and the two parts cannot be separated. The next poll returns them again.
         progress_size = log_size = 0
     try:
         job_state = JobState(state)

@@ -80,6 +80,7 @@ def check_driver(host: SshHost, *, gpus: int) -> StageResult:
 
     def look() -> StageResult:
         done = host.run(NVIDIA_SMI, timeout=60, check=False)
+        # One line for each GPU. After a failure, the output is the driver's message.
         found = (
             [line.strip() for line in done.text.splitlines() if line.strip()] if done.exit_code == 0 else []
         )

@@ -1,4 +1,4 @@
-"""Installs the training software on an instance: from the image, or with uv from the lock."""
+"""The training software of an instance: found in its image, or installed by uv from the lock."""
 
 import hashlib
 import os
@@ -78,6 +78,7 @@ class HostSoftware:
         An image's marker is trusted for its version; software installed by gpu-offload must be the same wheel.
         """
         found = self.found
+        # By version: an image is built from a release, whose wheel has other bytes than the code that runs here.
         if (found.get("version"), found.get("lock")) == (software.version, software.lock_sha256):
             return found.get("python")
         installed = (found.get("installed_lock"), found.get("installed_wheel"))
@@ -88,6 +89,7 @@ class HostSoftware:
 
 def read_instance(text: str) -> HostSoftware:
     """Parse the output of LOOK; the later of two equal names counts."""
+    # A login shell may print a greeting before our lines.
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return HostSoftware(
         values.pop("root", ""), values.pop("processor", ""), bool(values.pop("uv", "")), values
@@ -151,5 +153,6 @@ def own_software() -> Software:
         raise LockMissingError(
             f"there is no {LOCK}: an instance is set up from locked dependencies only; reinstall gpu-offload"
         )
+    # Beside this Python first: the PATH of a scheduled job may lack the environment that we are installed in.
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     return Software(version=ours, lock=LOCK.read_bytes(), wheel=pack_wheel(ours), uv=Path(uv) if uv else None)

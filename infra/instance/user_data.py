@@ -1,4 +1,4 @@
-"""The user data of an instance, for cloud-init."""
+"""An instance's user data: a cloud-config that arms the power-off, plants the host key and makes the users."""
 
 import json
 from typing import Any
@@ -53,6 +53,7 @@ def user_data(
     Raises:
         UserDataTooLargeError: the document has more than 16,384 bytes.
     """
+    # Shells compare whole numbers.
     limits = (int(deadline), int(deadline - launched) + LIFETIME_SLACK_S, int(start_within))
     text = "#cloud-config\n" + json.dumps(_document(limits, host_key, client_key, ssh_user), indent=1) + "\n"
     if (size := len(text.encode())) > LIMIT:
@@ -70,6 +71,7 @@ def _document(
              *map(str, limits)],
             ["sh", "-c", script("block_metadata.sh"), "gpu-offload-block-metadata", str(TRAINER_UID)],
         ],
+        # Without the keys of the image's build: the only one is the planted key, which the driver has pinned.
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": host_key.private, "ed25519_public": str(host_key.public)},
         "ssh_pwauth": False,
@@ -82,9 +84,11 @@ def _document(
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",
                 "ssh_authorized_keys": [str(client_key)],
             },
+            # No shell and no home: nobody logs in as them, and the job gives them folders.
             _service_user("offload-trainer", TRAINER_UID),
             _service_user("offload-uploader", UPLOADER_UID),
         ],
+        # The driver waits, and pays, for what happens before `runcmd`.
         "package_update": False,
         "package_upgrade": False,
         "runcmd": [["sh", "-c", FINISH, "gpu-offload-finish"]],

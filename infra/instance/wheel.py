@@ -38,6 +38,7 @@ def pack_wheel(release: str, root: Path | None = None, packages: Sequence[str] =
     """
     root = root or Path(__file__).parents[2]
     info = f"gpu_offload-{release}.dist-info"
+    # Sorted, because a folder lists its files in any order, and equal code has to give equal bytes.
     files = {
         f"gpu_offload/{path.relative_to(root).as_posix()}": path.read_bytes()
         for package in packages
@@ -55,7 +56,7 @@ def pack_wheel(release: str, root: Path | None = None, packages: Sequence[str] =
         for name, body in files.items():
             entry = zipfile.ZipInfo(name, EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
+            entry.external_attr = 0o644 << 16  # Unix permissions are the upper 16 bits
             archive.writestr(entry, body)
     return Wheel(f"gpu_offload-{release}-py3-none-any.whl", memory.getvalue())
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from moto.s3.models import s3_backends
 
@@ -120,13 +120,9 @@ class ApiFront:
         """Let another process look (`GET state`) and inject (`POST fault`, a line)."""
         match method, path.removeprefix("/_simulator/"):
             case "GET", "state":
-                left = self.leftovers()
                 return json_reply(
-                    {
-                        "instances": left.instances,
-                        "volumes": left.volumes,
-                        "security_groups": left.security_groups,
-                        "schedules": left.schedules,
+                    asdict(self.leftovers())
+                    | {
                         "calls": dict(self.calls),
                         "runner_calls": dict(self.runner_calls),
                         "events": [[e.time, e.kind, e.subject, e.text] for e in self.log.all()],

@@ -9,7 +9,7 @@ from typing import Any
 
 from moto.ec2.models import ec2_backends
 
-from gpu_offload.infra.simulator.call import Call
+from gpu_offload.infra.simulator.call import Call, values_of
 from gpu_offload.infra.simulator.iam import Request
 
 OBJECTS = {
@@ -98,13 +98,13 @@ class Authorization:
             yield from self._tagging(call, tags, region)
         elif call.operation in TAGGED:
             kind, parameter = TAGGED[call.operation]
-            for name in _values(form, parameter):
+            for name in values_of(form, parameter):
                 yield Request(action, self._arn(call, kind, name), region | self._resource_tags(call, name))
         elif call.operation == "CreateTags":
             given = _request_tags(
-                dict(zip(_values(form, "Tag", "Key"), _values(form, "Tag", "Value"), strict=True))
+                dict(zip(values_of(form, "Tag", "Key"), values_of(form, "Tag", "Value"), strict=True))
             )
-            for name in _values(form, "ResourceId"):
+            for name in values_of(form, "ResourceId"):
                 yield Request(action, self._arn(call, "*", name), region | given)
         else:
             yield Request(action, "*", region)
@@ -137,7 +137,9 @@ class Authorization:
         )
         network = self._arn(call, "vpc", found.vpc_id if found is not None else "")
         yield Request(action, self._arn(call, "subnet", subnet), {**region, "ec2:Vpc": network})
-        for name in _values(form, "SecurityGroupId") or _values(form, "NetworkInterface.1.SecurityGroupId"):
+        for name in values_of(form, "SecurityGroupId") or values_of(
+            form, "NetworkInterface.1.SecurityGroupId"
+        ):
             yield Request(
                 action, self._arn(call, "security-group", name), {**region, **self._resource_tags(call, name)}
             )
@@ -170,19 +172,12 @@ class Authorization:
         return {f"aws:ResourceTag/{key}": value for key, value in tags.items()}
 
 
-def _values(form: Mapping[str, Any], name: str, field: str = "") -> list[str]:
-    """Return the numbered values of a parameter of the form (`InstanceId.1`, `Tag.1.Key`), or its only one."""
-    end = f".{field}" if field else ""
-    numbered = [str(form[f"{name}.{i}{end}"]) for i in range(1, len(form) + 1) if f"{name}.{i}{end}" in form]
-    return numbered or ([str(form[name])] if name in form else [])
-
-
 def _tags(form: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return the tags that a call gives, by the kind of the resource."""
     found: dict[str, dict[str, str]] = {}
-    for number, kind in enumerate(_values(form, "TagSpecification", "ResourceType"), start=1):
-        keys = _values(form, f"TagSpecification.{number}.Tag", "Key")
-        values = _values(form, f"TagSpecification.{number}.Tag", "Value")
+    for number, kind in enumerate(values_of(form, "TagSpecification", "ResourceType"), start=1):
+        keys = values_of(form, f"TagSpecification.{number}.Tag", "Key")
+        values = values_of(form, f"TagSpecification.{number}.Tag", "Value")
         found[kind] = dict(zip(keys, values, strict=True))
     return found
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
 from gpu_offload.infra.account.site import Site
@@ -79,14 +79,6 @@ class Behaviour:
         name = f"{zone}:{instance_type}"
         return next((n for pattern, n in self.capacity.items() if fnmatchcase(name, pattern)), None)
 
-    def free_spot(self, zone: str, age: float) -> int | None:
-        """Return the spot instances that a zone has for us so many seconds after the cloud's start; None for plenty."""
-        series = self.spot_series.get(zone)
-        if series is None:
-            return None
-        step = int(age // self.spot_series_gap_seconds)
-        return series[step] if step < len(series) else 0
-
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
@@ -103,17 +95,12 @@ class Leftovers:
         return bool(self.instances or self.volumes)
 
     def __bool__(self) -> bool:
-        return bool(self.instances or self.volumes or self.security_groups or self.schedules)
+        return any(asdict(self).values())
 
     def __str__(self) -> str:
-        kinds = {
-            "instances": self.instances,
-            "volumes": self.volumes,
-            "security groups": self.security_groups,
-            "schedules": self.schedules,
-        }
         return ", ".join(
-            f"{len(ids)} {kind}" + (f" ({' '.join(ids)})" if ids else "") for kind, ids in kinds.items()
+            f"{len(ids)} {kind.replace('_', ' ')}" + (f" ({' '.join(ids)})" if ids else "")
+            for kind, ids in asdict(self).items()
         )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -74,6 +75,13 @@ class Call:
         return str(
             form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
         )
+
+
+def values_of(form: Mapping[str, Any], name: str, field: str = "") -> list[str]:
+    """Return the numbered values of a form's parameter (`InstanceId.1`, `Tag.1.Key`), or its only one."""
+    end = f".{field}" if field else ""
+    numbered = [str(form[f"{name}.{i}{end}"]) for i in range(1, len(form) + 1) if f"{name}.{i}{end}" in form]
+    return numbered or ([str(form[name])] if name in form else [])
 
 
 def read_call(environ: dict[str, Any], default_region: str) -> Call:

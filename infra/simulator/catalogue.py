@@ -3,11 +3,10 @@
 import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
 from xml.sax.saxutils import escape
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
-from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
+from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, values_of, xml_reply
 from gpu_offload.infra.simulator.market import ON_DEMAND, QUOTAS, SimulatedMarket, on_demand_price
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
@@ -19,32 +18,18 @@ Offerings = Callable[[str], Iterable[tuple[str, str]]]
 Vcpus = Callable[[str], int]
 
 
-def numbered(parameters: dict[str, Any], name: str) -> list[str]:
-    """The values of `Name.1`, `Name.2`, ... in a form."""
-    values: list[str] = []
-    while (value := parameters.get(f"{name}.{len(values) + 1}")) is not None:
-        values.append(str(value))
-    return values
-
-
-def filters_of(parameters: dict[str, Any]) -> dict[str, list[str]]:
-    """EC2's `Filter.N.Name` and `Filter.N.Value.M`."""
-    found: dict[str, list[str]] = {}
-    number = 1
-    while (name := parameters.get(f"Filter.{number}.Name")) is not None:
-        found[str(name)] = numbered(parameters, f"Filter.{number}.Value")
-        number += 1
-    return found
-
-
 def spot_price_history(call: Call, market: SimulatedMarket, now: float, offerings: Offerings) -> Reply:
     """DescribeSpotPriceHistory: the changes in the time asked for, and what was in force at its start."""
-    form, filters = call.parameters, filters_of(call.parameters)
-    types = set(numbered(form, "InstanceType") or filters.get("instance-type", []))
+    form = call.parameters
+    filters = {
+        name: values_of(form, f"Filter.{number}.Value")
+        for number, name in enumerate(values_of(form, "Filter", "Name"), start=1)
+    }
+    types = set(values_of(form, "InstanceType") or filters.get("instance-type", []))
     zones = set(filters.get("availability-zone", []))
     if zone := form.get("AvailabilityZone"):
         zones.add(zone)
-    products = numbered(form, "ProductDescription") or filters.get("product-description", [])
+    products = values_of(form, "ProductDescription") or filters.get("product-description", [])
     end = min(_time(form.get("EndTime"), now), now)
     start = min(_time(form.get("StartTime"), now - 86400), end)
     rows = []

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpu_offload.infra.simulator.guest_paths import PathMap
 from gpu_offload.infra.simulator.user_data import Boot, UserData, read_user_data
+from gpu_offload.infra.ssh.key import HostKey
 
 SSHD_CONFIG = """
 Port {port}
@@ -76,8 +77,9 @@ def start_ssh_server(
     """Start sshd, or our own server where there is none, and leave it running."""
     ssh = folder / "ssh"
     keys = [ssh / f"ssh_host_{kind}_key" for kind in HOST_KEY_KINDS]
-    if not any(key.exists() for key in keys):
-        _make_host_key(keys[0])
+    if not any(key.exists() for key in keys):  # the user data plants none
+        keys[0].touch(mode=0o600)
+        keys[0].write_text(HostKey.generate().private)
     session = {
         "environment": config["environment"],
         "root": config["root"],
@@ -117,18 +119,6 @@ def start_ssh_server(
         )
     fingerprints = sorted(key.name for key in keys if key.exists())
     say(f"ssh: {Path(command[0]).name} on port {port}, host keys {', '.join(fingerprints)}")
-
-
-def _make_host_key(path: Path) -> None:
-    """A host key of the instance's own, where the user data plants none."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    text = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    path.touch(mode=0o600)
-    path.write_bytes(text)
 
 
 def find_sshd() -> str | None:

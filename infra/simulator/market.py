@@ -17,7 +17,6 @@ ON_DEMAND = {
     "g4dn.2xlarge": 0.752,
     "g4dn.4xlarge": 1.204,
     "g4dn.8xlarge": 2.176,
-    "g4dn.12xlarge": 3.912,
     "g5.2xlarge": 1.212,
     "g5.4xlarge": 1.624,
     "g6.2xlarge": 0.9776,

@@ -22,7 +22,11 @@ class SpotSeries:
 
     def free(self, zone: str, at: float) -> int | None:
         """Return how many spot instances a zone has for us at a time; None for plenty."""
-        return self.behaviour.free_spot(zone, at - self.began)
+        series = self.behaviour.spot_series.get(zone)
+        if series is None:
+            return None
+        step = int((at - self.began) // self.behaviour.spot_series_gap_seconds)
+        return series[step] if step < len(series) else 0
 
     def reclaim(self) -> None:
         """Give notice to instances that will be above their zone's capacity, the newest first, and end those whose time is up."""
@@ -33,6 +37,7 @@ class SpotSeries:
             if one.spot and one.instance.placement.zone in self.behaviour.spot_series:
                 living.setdefault(one.instance.placement.zone, []).append(one)
         for zone, instances in living.items():
+            # By the end of the notice the zone has to be down to its capacity.
             free = self.free(zone, now + notice) or 0
             for one in instances[free:]:
                 if one.reclaim_at is None:
