@@ -1,4 +1,4 @@
-"""A simulated account in moto's books: what it starts with (bucket, role, images), and its end."""
+"""A simulated account in moto: its first bucket, roles and images, and its removal."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ AMAZON = "898082745236"
 
 
 def provision(account: str, region: str, roles: StackRoles | None) -> None:
-    """Make what setting an account up leaves: a bucket, the role of instances, and the roles of a stack."""
+    """Create what a set-up account has: a bucket, the role of instances, and the roles of a stack."""
     # Bucket names are global, also over the clouds of one process.
     if BUCKET not in s3_backends.bucket_accounts:
         s3_backends[account]["aws"].create_bucket(BUCKET, region)
@@ -52,7 +52,7 @@ def provision(account: str, region: str, roles: StackRoles | None) -> None:
 
 
 def forget(account: str) -> None:
-    """Take an account out of moto's books."""
+    """Remove an account from moto, whose state belongs to the process."""
     with contextlib.suppress(KeyError):
         s3_backends[account]["aws"].reset()
     for backends in list(BackendDict._instances):  # noqa: SLF001  moto has no other list

@@ -27,12 +27,12 @@ HEARTBEAT = re.compile(r"(?:^|/)runs/([^/]+)/attempts/([^/]+)/heartbeat\.json$")
 CHECKPOINT = re.compile(r"(?:^|/)runs/([^/]+)/checkpoint/manifest\.json$")
 ACCESS_KEY = re.compile(rb"<AccessKeyId>([^<]+)</AccessKeyId>")
 SELF_SERVED = {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeRegions"}
-"""EC2 calls that only read tables, and take long: they need not wait for each other."""
+"""Slow EC2 calls that only read tables, so that they need no lock."""
 
 
 @dataclass
 class ApiFront:
-    """Stands between callers and moto. Calls come from any thread."""
+    """Decides about each call before moto handles it. Called from any thread."""
 
     behaviour: Behaviour
     compute: Compute
@@ -60,6 +60,7 @@ class ApiFront:
             self.calls[name] += 1
             if instance is None:
                 self.runner_calls[name] += 1
+        # As on a cut network, a call gets no answer until it is healed.
         while self.faults.is_cut(instance) and not self.stopped.wait(0.05):
             pass
         if self.stopped.is_set():
@@ -91,7 +92,7 @@ class ApiFront:
         return self.ec2.during(call)
 
     def after(self, call: Call, status: int, body: bytes) -> None:
-        """Look whose session was just made, and whether an object that was written is a milestone of a run."""
+        """Note the role of a new session, and the milestones of a run in an object that was written."""
         if call.operation.startswith("AssumeRole") and (key := ACCESS_KEY.search(body)):
             self.identities.assumed(key[1].decode(), str(call.parameters.get("RoleArn", "")))
         if (
@@ -107,17 +108,19 @@ class ApiFront:
         if one is None:
             return
         self.faults.book.reached(one, "heartbeat" if attempt is not None else "checkpoint")
+        # From moto, because the body of an upload in parts is not in this call.
         try:
             backend = s3_backends[self.compute.account]["aws"]
             document = json.loads(backend.get_object(call.bucket, call.key).value)
             epoch = int(document.get("epochs_completed") or 0)
         except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
             return
+        # An instance wrote the document: the number may be any.
         for number in range(1, min(epoch, 10_000) + 1):
             self.faults.book.reached(one, "epoch", number)
 
     def control(self, method: str, path: str, body: bytes) -> Reply:
-        """Let another process look (`GET state`) and inject (`POST fault`, a line)."""
+        """Answer another process: `GET state`, and `POST fault` with a line."""
         match method, path.removeprefix("/_simulator/"):
             case "GET", "state":
                 return json_reply(

@@ -1,4 +1,4 @@
-"""One request to the cloud, as far as we have to understand it, and the errors of AWS in their four forms."""
+"""One request to the simulated cloud, and AWS's errors in the forms of their services."""
 
 import io
 import json
@@ -48,7 +48,7 @@ _MAX_BODY = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An API request: who asks for what, where. `parameters` is the form, the JSON document, or S3's query and conditions."""
+    """An API request. `parameters` is the form, the JSON document, or S3's query and conditions."""
 
     service: str
     operation: str
@@ -85,13 +85,14 @@ def values_of(form: Mapping[str, Any], name: str, field: str = "") -> list[str]:
 
 
 def read_call(environ: dict[str, Any], default_region: str) -> Call:
-    """Understand a request; a form or JSON body is read and put back."""
+    """Parse a request; a form or JSON body is read and put back for moto."""
     access_key, region, service = _signer(environ)
     query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
     path = environ.get("PATH_INFO", "")
     parameters: dict[str, Any] = {}
     bucket = key = ""
     content_type = environ.get("CONTENT_TYPE", "")
+    # AWS's protocols: JSON names the operation in a header, EC2 and IAM in a form, REST by method and path.
     if target := environ.get("HTTP_X_AMZ_TARGET"):
         operation = target.rpartition(".")[2]
         parameters = _json(_body(environ))
@@ -165,7 +166,7 @@ def _s3_operation(method: str, bucket: str, key: str, query: dict[str, str]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that the cloud gives without moto."""
+    """An answer that is not moto's."""
 
     status: int
     body: bytes
@@ -182,13 +183,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class CallDecision:
-    """Decision about a call: our answer or moto's; delivered or lost."""
+    """What becomes of a call: our reply or moto's, and whether it is delivered."""
 
     reply: Reply | None = None
     drop: bool = False
-    """Close the connection without doing anything."""
+    """Close the connection without handling the call."""
     lose: bool = False
-    """Do it, then close the connection without an answer."""
+    """Handle the call, then close the connection without a reply."""
 
 
 def xml_reply(text: str, status: int = 200) -> Reply:

@@ -19,7 +19,7 @@ Vcpus = Callable[[str], int]
 
 
 def spot_price_history(call: Call, market: SimulatedMarket, now: float, offerings: Offerings) -> Reply:
-    """DescribeSpotPriceHistory: the changes in the time asked for, and what was in force at its start."""
+    """DescribeSpotPriceHistory: the changes between two times, and the price in force at the first."""
     form = call.parameters
     filters = {
         name: values_of(form, f"Filter.{number}.Value")
@@ -58,7 +58,7 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
 
 
 def quotas(call: Call, behaviour: Behaviour) -> Reply:
-    """Service Quotas: the four vCPU quotas of EC2 that matter to us."""
+    """Service Quotas: EC2's four vCPU quotas of GPU and standard types."""
     known = [
         {
             "ServiceCode": "ec2",

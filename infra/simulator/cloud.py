@@ -84,11 +84,11 @@ class SimulatedCloud:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End everything and leave nothing."""
+        """Close."""
         self.close()
 
     def close(self) -> None:
-        """End everything and leave nothing; harmless when it has ended."""
+        """End everything and remove its files; harmless when it has ended."""
         self._stack.close()
 
     # ---------------------------------------------------------------- queries
@@ -152,7 +152,7 @@ class SimulatedCloud:
         self._schedules.fire()
 
     def before(self, call: Call) -> CallDecision | None:
-        """Look at a call before it is handled; a verdict decides it. From any thread."""
+        """Decide about a call before it is handled; None to handle it. For subclasses; called from any thread."""
         del call
         return None
 
@@ -221,7 +221,7 @@ class SimulatedCloud:
         stack.callback(self._clients.close)
         self._endpoint = self._place.serve(application, stack) or self._server.url
         stack.callback(forget, self.account)
-        stack.callback(self.compute.close)
+        stack.callback(self.compute.close)  # callbacks run in the reverse order: the server stops first
         provision(self.account, self.region, roles)
         for fault in self._initial:
             self.inject(fault)

@@ -1,4 +1,4 @@
-"""The instances of a simulated account: what each runs on, its states over time, and how it ends."""
+"""The instances of a simulated account: their hosts, and their states from launch to termination."""
 
 import hashlib
 import threading
@@ -50,7 +50,7 @@ class Compute:
 
     def rent(self, region: str, call: Call, instance: Any, user_data: bytes) -> None:
         """Give a new instance its address, its host and its future."""
-        instance.__class__ = HonestInstance
+        instance.__class__ = HonestInstance  # moto offers no way to choose the class
         if instance.lifecycle == "spot":
             digest = hashlib.sha256(instance.id.encode()).hexdigest()
             instance.spot_instance_request_id = f"sir-{digest[:8]}"
@@ -94,6 +94,7 @@ class Compute:
                 return
             one.become("shutting-down", self.now(), code, message)
         self.say("state", one.id, f"shutting-down: {code}")
+        # By the timers' thread: the caller holds locks, and a host takes its time.
         self.timers.after(0.0, one.host.power_button)
         self.timers.after(self.behaviour.shutdown_seconds, lambda: self._terminated(one, code, message))
 
@@ -230,7 +231,7 @@ class Compute:
         if one is None or one.state in {*ENDED, "stopping", "stopped"}:
             return
         self.say("host", one.id, f"went down: {why or 'crash'}")
-        if why == "reboot":
+        if why == "reboot":  # EC2 keeps the instance, and its state
             self.timers.after(0.0, lambda: self._switch_on(one))
         elif why:
             if one.spot or one.instance.instance_initiated_shutdown_behavior == "terminate":

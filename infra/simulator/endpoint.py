@@ -1,4 +1,4 @@
-"""The cloud's HTTP endpoint: a WSGI layer around moto that counts, refuses, delays, and loses replies."""
+"""The simulated cloud's HTTP endpoint: a WSGI application around moto."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ from gpu_offload.infra.simulator.call import Reply, read_call
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 CONTROL = "/_simulator/"
-"""Below this path one talks to the simulation itself."""
+"""Requests below this path are for the simulation itself."""
 
 
 class Application:
@@ -36,7 +36,7 @@ class Application:
         call = read_call(environ, self._cloud.behaviour.region)
         verdict = self._cloud.before(call)
         if verdict.drop:
-            raise ConnectionAbortedError
+            raise ConnectionAbortedError  # the server closes the connection
         if verdict.reply is not None:
             if verdict.lose:
                 raise ConnectionAbortedError
@@ -65,7 +65,7 @@ def _send(reply: Reply, start_response: StartResponse) -> Iterable[bytes]:
 
 
 class _EndpointHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is not typed
-    """Keeps quiet, and dates its replies by the cloud's clock."""
+    """Logs nothing, and dates its replies by the cloud's clock."""
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """See `BaseHTTPRequestHandler`."""
@@ -98,6 +98,7 @@ class Server:
         )
         self._server.clock = clock
         self._server.daemon_threads = True
+        # A request that waits for a cut network must not keep the cloud from closing.
         self._server.block_on_close = False
         self._thread = threading.Thread(
             target=self._server.serve_forever,
@@ -112,11 +113,11 @@ class Server:
         return f"http://{self.address}:{self.port}"
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._thread.join(timeout=10)
         self._server.server_close()

@@ -1,4 +1,4 @@
-"""Faults that are in force, or wait for their moment."""
+"""Armed faults: when each takes effect, and on which call or instance."""
 
 import threading
 import time
@@ -12,19 +12,19 @@ from gpu_offload.infra.simulator.rented import ATTEMPT_TAG, RUN_TAG, Rented
 from gpu_offload.infra.simulator.timers import Timers
 
 _WITHOUT_INSTANCE = {"token", "market"}
-"""Targets that no instance and no call is needed for."""
+"""Targets that are neither an instance nor a call."""
 
 
 @dataclass(slots=True)
 class _Armed:
-    """A fault and how much of it is left."""
+    """A fault, and how often it can still happen."""
 
     fault: InjectedFault
     left: float
     starts: float | None
     """Monotonic seconds; None while it waits for a milestone."""
     waiting: set[str] = field(default_factory=set)
-    """Instances that have it coming."""
+    """Ids of instances that it hits at the milestone."""
 
 
 class FaultBook:
@@ -57,7 +57,7 @@ class FaultBook:
             self._armed.clear()
 
     def launched(self, one: Rented) -> None:
-        """An instance is there: who is after it?"""
+        """Aim the armed faults at a new instance."""
         with self._lock:
             armed = list(self._armed)
         for each in armed:
@@ -65,7 +65,7 @@ class FaultBook:
                 self._aim(each, one)
 
     def reached(self, one: Rented, milestone: str, epoch: int = 0) -> None:
-        """An instance has come so far."""
+        """Trigger the faults that wait for an instance's milestone."""
         due: list[InjectedFault] = []
         with self._lock:
             for armed in self._armed:
@@ -84,7 +84,7 @@ class FaultBook:
             self._hit(fault, one, 0.0)
 
     def of_call(self, call: Call, zone: str | None, who: str = "runner") -> list[InjectedFault]:
-        """Faults that hit this call, in the order they were injected; each is used up by one.
+        """Return the faults that hit this call, in the order of their injection, and count them down.
 
         `who` calls: `runner` or `instance`.
         """

@@ -19,7 +19,7 @@ from gpu_offload.infra.simulator.timers import Timers
 
 @dataclass
 class FaultInjection:
-    """Injects faults into the instances and keys of one cloud. `book` says which API calls are hit."""
+    """Injects faults into the instances and keys of one cloud; `book` has those of API calls."""
 
     compute: Compute
     identities: Identities
@@ -64,7 +64,7 @@ class FaultInjection:
         self._find(instance_id, "slow disk").host.slow_disk()
 
     def full_disk(self, instance_id: str) -> None:
-        """Let an instance write nothing more."""
+        """Keep an instance from writing to its disk."""
         self._find(instance_id, "full disk").host.full_disk()
 
     def kill_ssh(self, instance_id: str) -> None:
@@ -107,7 +107,7 @@ class FaultInjection:
         return self.compute.rented[instance_id]
 
     def _perform(self, fault: InjectedFault, one: Rented | None) -> None:
-        """Let a fault happen."""
+        """Carry a fault out."""
         if fault.target == "token":
             self.expire_credentials(fault.who or "runner", fault.lasts)
             return

@@ -70,7 +70,7 @@ def due(arguments: list[str], now: datetime) -> tuple[str, float] | None:
 
 
 class Guest:
-    """One instance, from inside: what init and the hypervisor's agent are to a real one.
+    """One instance from inside: its init process, and what a hypervisor does for a real one.
 
     Serves the metadata, carries out the user data, runs the SSH server, reaps processes, and powers off, with
     everything below it, on `shutdown`, on SIGTERM from the cloud, or when the cloud is gone: `lifeline` is the
@@ -105,6 +105,7 @@ class Guest:
         address, port = self.config["metadata"]
         server = MetadataServer((address, port), self.folder / "metadata.json")
         say(f"Linux (simulated) {self.config['instance_id']} {self.config['instance_type']}: no GPU")
+        # Before any thread starts: a fork copies only the thread that calls it.
         if os.fork() == 0:
             server.socket.close()
             os.close(self.lifeline)
@@ -114,6 +115,7 @@ class Guest:
         )
         for target in (server.serve_forever, self._watch_lifeline, self._watch_control):
             threading.Thread(target=target, daemon=True).start()
+        # As init does: orphans of this instance become children of its first process.
         while True:
             try:
                 os.waitpid(-1, 0)
@@ -163,7 +165,7 @@ class Guest:
         self._end()
 
     def _watch_control(self) -> None:
-        """Obey power commands; the FIFO is held open for writing too, so that it never ends."""
+        """Execute power commands; the FIFO is also open for writing, so that it never ends."""
         with os.fdopen(os.open(self.folder / "control", os.O_RDWR), "r") as control:
             for line in control:
                 say(f"power: {line.strip()}")

@@ -1,7 +1,7 @@
-"""IAM's evaluation of policies, conditions included, as far as ours use it.
+"""IAM's evaluation of policies, with the operators that our policies use.
 
-An implicit no, unless a statement allows; an explicit no beats every yes. A policy of a bucket counts like one of
-the role (same account). https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+A call is denied unless a statement allows it, and a `Deny` overrides every `Allow`. Within one account a bucket's policy
+allows as the role's own does. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
 import re
@@ -14,7 +14,7 @@ from gpu_offload.infra.account.role_trust import listed
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An action on a resource that is asked for. `context` holds condition keys; a list is multi-valued."""
+    """An action on a resource. `context` holds condition keys; a list is a multi-valued key."""
 
     action: str
     resource: str = "*"
@@ -55,6 +55,7 @@ def _holds(operator: str, key: str, wanted: Any, context: Mapping[str, Any]) -> 
         return present == (texts == ["false"])
     if_exists = operator.endswith("IfExists")
     operator = operator.removesuffix("IfExists")
+    # A key that is missing matches negated operators, `...IfExists` and `ForAllValues`, and nothing else.
     if not present:
         return if_exists or quantifier == "ForAllValues" or "Not" in operator
     values = [str(value) for value in listed(context[key.lower()])]
@@ -69,7 +70,7 @@ def like(pattern: str, text: str) -> bool:
 
 
 def _arn_like(text: str, pattern: str) -> bool:
-    """Match like `like`, but none of an ARN's first five parts swallows the next."""
+    """Match like `like`, but a wildcard in one of an ARN's first five parts does not reach into the next."""
     texts, patterns = text.split(":", 5), pattern.split(":", 5)
     return len(texts) == len(patterns) and all(map(like, patterns, texts))
 
@@ -87,5 +88,5 @@ OPERATORS: dict[str, Callable[[str, str], bool]] = {
 
 
 def _filled(text: str, context: Mapping[str, Any]) -> str:
-    """Put policy variables in; one without a value makes the text match nothing."""
+    """Replace policy variables; one without a value makes the text match nothing."""
     return re.sub(r"\$\{([^}]+)\}", lambda found: str(context.get(found[1].lower(), "\0")), text)

@@ -1,4 +1,4 @@
-"""Authorisation in the simulated cloud: instance roles limited to their run, and sessions that expire."""
+"""Credentials of the simulated cloud: instance roles limited to their run, and sessions that expire."""
 
 import re
 import secrets
@@ -35,7 +35,7 @@ class Grant:
 
 
 class Identities:
-    """Keys that the cloud gave out or has seen."""
+    """Access keys that were issued or used."""
 
     def __init__(self, stack: StackRoles | None = None) -> None:
         self._stack = stack

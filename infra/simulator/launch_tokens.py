@@ -1,4 +1,4 @@
-"""ClientTokens of launches: the same request gives the same instances, another one is refused."""
+"""Client tokens of launches: an equal request returns the same instances, another one is refused."""
 
 import hashlib
 import json

@@ -93,6 +93,7 @@ class Link:
             self.network.submit(self._close()).result(timeout=10)
 
     async def _serve(self) -> None:
+        # Real instances refuse connections until their SSH server listens; a relay would accept them.
         self._keep(asyncio.current_task())
         loop = asyncio.get_running_loop()
         while not self._closed:
@@ -112,7 +113,7 @@ class Link:
         try:
             listener.bind(self.here)
             listener.listen(64)
-            if self.is_cut:
+            if self.is_cut:  # before it listened
                 _drop_packets(listener, drop=True)
             while True:
                 client, _ = await loop.sock_accept(listener)
@@ -149,7 +150,7 @@ class Link:
             pass  # one end is gone: so is the connection
         finally:
             try:
-                # A client behind a cut line must not notice that the other end is gone.
+                # A client behind a cut line must not notice that the other end has closed.
                 if self.is_cut and not self._closed:
                     await self._open.wait()
             finally:
@@ -160,6 +161,7 @@ class Link:
 
     async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        # Small pieces on a slow line, so that its rate is even.
         while data := await loop.sock_recv(source, CHUNK if self.bits_per_second is None else 4096):
             await self._open.wait()
             if self.bits_per_second is not None:
@@ -190,9 +192,10 @@ class Link:
 
 
 def _drop_packets(end: socket.socket, *, drop: bool) -> None:
-    """Put the filter on, or take it off."""
+    """Attach the filter, or detach it."""
     if not drop:
         end.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
         return
+    # struct sock_fprog: the number of instructions, and where they are.
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, 0))
     end.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(instruction)))

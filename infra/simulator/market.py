@@ -1,4 +1,4 @@
-"""Prices, offers and quotas of the simulated cloud: functions of seed, zone, type and time, and injected rises."""
+"""Prices and quotas of the simulated cloud, computed from seed, zone, type and time, and from injected rises."""
 
 import hashlib
 import math
@@ -112,6 +112,7 @@ class SimulatedMarket:
         """Return the price in force at `at` (Unix, seconds) and since when."""
         vcpus = self.vcpus(instance_type)
         base = spot_price(instance_type, zone, at, seed=self.seed, step=self.step, vcpus=vcpus)
+        # A rise changes the price when it begins and when it ends: the later change counts.
         start, usd = base.time, base.price
         for rise in tuple(self.rises):
             if rise.affects(instance_type, zone):
@@ -127,7 +128,7 @@ class SimulatedMarket:
             yield price
             if price.time <= start:
                 return
-            at = price.time - 0.001
+            at = price.time - 0.001  # just before this price came into force
 
 
 QUOTAS = {

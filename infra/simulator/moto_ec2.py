@@ -59,7 +59,7 @@ class MotoEc2:
 
     @contextmanager
     def during(self, call: Call) -> Iterator[None]:
-        """Handle a call of EC2's: one at a time, and knowing which."""
+        """Handle one EC2 call at a time, and remember which."""
         with self._compute.lock:
             self._local.call = call
             try:
@@ -91,6 +91,7 @@ class MotoEc2:
     def _run_instances(self, region: str, image_id: str, count: int, *rest: Any, **options: Any) -> Any:
         call: Call = self._local.call
         form = call.parameters
+        # First: EC2 answers a repeated launch even where it would now refuse a new one.
         if known := self._tokens.known(region, form):
             return known
         user_data = decoded_user_data(form)
@@ -113,7 +114,7 @@ class MotoEc2:
         return reservation
 
     def _associate_profile(self, region: str, *args: Any, **options: Any) -> Any:
-        """Associate a launch's profile once: moto does it again when the launch is repeated, and refuses itself."""
+        """Associate a launch's profile once: moto repeats it with a repeated launch, which it then refuses."""
         known = self._backends[region].iam_instance_profile_associations
         instance_id = options.get("instance_id") or (args[0] if args else "")
         if self._local.call.operation == "RunInstances" and instance_id in known:
@@ -134,6 +135,7 @@ class MotoEc2:
         one = self._compute.rented.get(instance_id)
         if one is None or one.born_in is call:
             return True
+        # moto asks several times during one call, which has to get the same answer.
         if call is not None and one.missed_by is call:
             return False
         if time.monotonic() < one.visible_at:
@@ -179,6 +181,7 @@ class MotoEc2:
         """Let zones and types (`us-east-1a:g4dn.*`) have so many machines for us from now on; None for plenty."""
         with self._compute.lock:
             rest = {key: value for key, value in self._capacity.items() if key != pattern}
+            # In front: the first pattern that matches counts.
             self._capacity = rest if machines is None else {pattern: machines, **rest}
 
     def volumes(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where a simulated cloud's machines are: on loopback addresses, or each in a network namespace of its own."""
+"""Addresses of simulated machines: on the loopback network, or each in a network namespace of its own."""
 
 import itertools
 import random
@@ -19,6 +19,7 @@ class LoopbackPlace:
     """A shell command that removes the place."""
 
     def __init__(self, network: LinkRelay, *, use_sshd: bool) -> None:
+        # Not a fixed one: clouds of several processes share the loopback addresses.
         self.ssh_port = random.SystemRandom().randrange(20_000, 30_000)
         self.ssh_user = isolation().user if use_sshd else "offload"
         self._network = network

@@ -1,4 +1,4 @@
-"""The processes of a simulated machine, and what a fault does to them."""
+"""The processes of a simulated machine, and faults that affect them."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ class Processes:
         self._slow.clear()
 
     def limit_files(self) -> None:
-        """Let none write a byte more into a file."""
+        """Keep them from writing to files."""
         for pid in self.others():
             try:
                 hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
@@ -66,7 +66,7 @@ class Processes:
                     os.kill(pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """Kill all, also the first, until none is left; where a namespace ends them, none is."""
+        """Kill all of them, the first included, until none is left."""
         for _ in range(200):
             left = marked(self._folder)
             if not left:

@@ -1,4 +1,4 @@
-"""An instance as the cloud knows it: moto's, with states that we set, and what else there is of it."""
+"""An instance of the simulated cloud: moto's record with states that we set, its host and its market."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ class HonestInstance(Instance):  # type: ignore[misc]  # moto is not typed
 
 @dataclass(slots=True)
 class Rented:
-    """An instance that was launched, as the cloud knows it."""
+    """A launched instance."""
 
     instance: Any
     region: str
@@ -67,13 +67,13 @@ class Rented:
     """Unix time, seconds."""
     user_data: bytes
     born_in: Call
-    """The call that launched it: that one sees it."""
+    """The call that launched it, and sees it at once."""
     host: Machine
     role: str | None
     unseen: int
-    """Calls that will still miss it."""
+    """Number of further calls that do not see it."""
     missed_by: object = None
-    """The last call that missed it. The object itself: the number of one that is gone comes back."""
+    """The last call that did not see it. The object itself, because ids of objects are used again."""
     visible_at: float = 0.0
     """Monotonic seconds."""
     console: str = ""
@@ -84,7 +84,7 @@ class Rented:
 
     @property
     def id(self) -> str:
-        """EC2's name for it."""
+        """Its id at EC2."""
         return str(self.instance.id)
 
     @property
@@ -113,7 +113,7 @@ class Rented:
         self.instance.impaired = True
 
     def become(self, name: str, at: float, code: str = "", message: str = "") -> None:
-        """Be in a state from `at` (Unix seconds) on, for a reason of EC2's."""
+        """Change the state at `at` (Unix seconds), for one of EC2's reasons."""
         self.instance._state = _State(name)  # noqa: SLF001  moto has no other way in
         self.instance.state_reason.code = code or ("pending" if name == "pending" else "")
         self.instance.state_reason.message = f"{code}: {message}" if code else name

@@ -1,4 +1,4 @@
-"""EventBridge Scheduler that really fires: one-time schedules whose target terminates instances."""
+"""Fires the one-time schedules that moto stores, whose target terminates instances."""
 
 import json
 import re
@@ -19,7 +19,7 @@ ONCE = re.compile(r"at\((.+)\)")
 
 @dataclass
 class ScheduleRunner:
-    """Looks at moto's schedules and does what they say."""
+    """Runs moto's schedules at their time."""
 
     account: str
     now: Callable[[], float]
@@ -36,6 +36,7 @@ class ScheduleRunner:
         """Run every enabled schedule whose time has come, and remove those that say so."""
         for region, group, schedule in list(self._all()):
             due = due_time(schedule.schedule_expression, schedule.schedule_expression_timezone)
+            # A schedule that is made again under the same name is another one.
             key = f"{schedule.arn}@{schedule.creation_date}"
             if schedule.state != "ENABLED" or due is None or due > self.now() or key in self._done:
                 continue

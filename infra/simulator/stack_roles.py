@@ -1,4 +1,4 @@
-"""The roles of a stack of `offload bootstrap`: what the simulated cloud lets each do, by its shipped policies."""
+"""The roles of an `offload bootstrap` stack: the simulated cloud allows each what its shipped policies allow."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ from gpu_offload.infra.simulator.iam import Request, allowed
 
 KINDS = ("launcher", "janitor", "publisher", "trainer", "scheduler")
 FREE = ("sts",)
-"""Services that ask no policy of ours."""
+"""Services whose calls need no permission of our policies."""
 
 
 class StackRoles:

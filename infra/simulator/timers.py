@@ -1,4 +1,4 @@
-"""Things that happen later: one thread, one heap."""
+"""Delayed and repeated calls: one thread, one heap."""
 
 import heapq
 import itertools
@@ -19,12 +19,13 @@ class Timers:
         self._thread = threading.Thread(target=self._run, name="simulated-cloud-timers", daemon=True)
 
     def start(self) -> None:
-        """Begin to call."""
+        """Start the thread."""
         self._thread.start()
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call `call` in `seconds`."""
         with self._changed:
+            # The count orders calls of the same moment; functions cannot be compared.
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._count), call))
             self._changed.notify()
 

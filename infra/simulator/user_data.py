@@ -1,4 +1,4 @@
-"""Carries out user data as cloud-init does, as far as our instances need it."""
+"""Executes user data as cloud-init does, with the modules that our instances use."""
 
 import base64
 import contextlib
@@ -42,7 +42,7 @@ HANDLED = {
     "no_ssh_fingerprints",
     "ssh",
 }
-"""Keys that are done, or that say what is so here anyway."""
+"""Keys that are executed, and keys that change nothing on a simulated instance."""
 
 Say = Callable[[str], None]
 
@@ -66,7 +66,7 @@ class UserData:
 
 def read_user_data(data: bytes) -> UserData:
     """Parse user data. Raises ValueError for an unknown format."""
-    if data[:2] == b"\x1f\x8b":
+    if data[:2] == b"\x1f\x8b":  # gzip, which cloud-init unpacks, too
         data = gzip.decompress(data)
     text = data.decode()
     result = UserData()
@@ -78,6 +78,7 @@ def read_user_data(data: bytes) -> UserData:
             if not isinstance(document, dict):
                 raise ValueError("the cloud-config is not a mapping")
             for key, value in document.items():
+                # cloud-init appends lists of several parts, and takes other values from the last one.
                 known = result.config.get(key)
                 result.config[key] = (
                     [*known, *value] if isinstance(known, list) and isinstance(value, list) else value
@@ -99,7 +100,7 @@ def _parts(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """Carries user data out on one instance."""
+    """Executes user data on one instance."""
 
     paths: PathMap
     ssh: Path
@@ -135,7 +136,7 @@ class Boot:
             self._run("script", [str(path)])
 
     def _run(self, stage: str, command: str | list[Any]) -> bool:
-        """A list is a command and its arguments, a text is for the shell; returns whether it went well."""
+        """Run a command, a list of words or a text for the shell; return whether it succeeded."""
         if isinstance(command, list):
             words = [self.paths.text(str(word)) for word in command]
         else:
@@ -194,6 +195,7 @@ class Boot:
         authorized = self.ssh / "authorized_keys"
         authorized.touch(mode=0o600)
         authorized.write_text("".join(f"{str(key).strip()}\n" for key in keys))
+        # sshd reads the keys as the user that logs in.
         if os.geteuid() == 0:
             self.ssh.chmod(0o755)
             authorized.chmod(0o644)
