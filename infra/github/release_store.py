@@ -1,6 +1,5 @@
 """A GitHub release as a store whose documents can be replaced: with a token one can promote, yank and roll back."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,14 +17,13 @@ from gpu_offload.infra.store.errors import (
     StoreReadOnlyError,
     StoreUnreachableError,
 )
+from gpu_offload.infra.store.files import HASHED_BELOW, etag_of
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key
 from gpu_offload.infra.store.web import RELEASE, WebStore, asset_name
 
 SERVER, API = "https://github.com", "https://api.github.com"
 ALIASES = "aliases/"
 TRIES = 5
-HASHED_BELOW = 1 << 20
-"""Bytes up to which `stat` reads an object for its etag; models are not read for it."""
 
 
 class ReleaseStore(WebStore):
@@ -47,7 +45,7 @@ class ReleaseStore(WebStore):
         for _ in range(TRIES):
             with suppress(FileNotFoundError):  # replaced since it was listed
                 body = self.release.read(self._asset(key))
-                return body, _etag(body)
+                return body, etag_of(body)
         raise StoreUnreachableError(f"{self.url}/{key}: others keep replacing it; run the command again")
 
     def stat(self, key: str) -> ObjectInfo | None:
@@ -111,7 +109,7 @@ class ReleaseStore(WebStore):
                 raise
             self.release.repair()  # until its renaming, readers by web address find no document
             raise changed from error
-        if written != _etag(body):
+        if written != etag_of(body):
             raise changed
         return written
 
@@ -147,10 +145,6 @@ class ReleaseStore(WebStore):
         if found is None or not found.whole:
             raise ObjectMissingError.at(f"{self.url}/{key}")
         return found
-
-
-def _etag(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:32]
 
 
 def open_release(url: str, environ: Mapping[str, str] | None = None) -> ReleaseStore | None:

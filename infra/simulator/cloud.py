@@ -75,7 +75,6 @@ class SimulatedCloud:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        """Start."""
         try:
             self._start()
         except BaseException:
@@ -84,7 +83,6 @@ class SimulatedCloud:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
     def close(self) -> None:

@@ -38,7 +38,6 @@ class Machine:
     processes: Processes = field(init=False)
 
     def __post_init__(self) -> None:
-        """Keep an eye on the processes."""
         self.processes = Processes(self.folder, self._first)
 
     @property

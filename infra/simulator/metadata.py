@@ -10,7 +10,7 @@ ROOT = "/latest/meta-data"
 
 
 def metadata_document(one: Rented, account: str) -> dict[str, str]:
-    """Every path that answers, with its text; a path that is not here answers 404."""
+    """Return every path that answers, with its text; other paths answer 404."""
     instance, zone, credentials = one.instance, one.instance.placement.zone, one.credentials
     region = zone[:-1]
     identity = {

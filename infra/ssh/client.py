@@ -57,11 +57,9 @@ class SshHost:
         self._connection: fabric.Connection | None = None
 
     def __enter__(self) -> Self:
-        """Return itself; the connection is made when it is first needed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
     def connect(self) -> "fabric.Connection":

@@ -24,7 +24,6 @@ class Address:
     user: str = "offload"
 
     def __str__(self) -> str:
-        """Return `user@host`, with the port where it is not 22."""
         return f"{self.user}@{self.host}" + (f":{self.port}" if self.port != 22 else "")
 
 

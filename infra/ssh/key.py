@@ -26,7 +26,6 @@ class PublicKey:
         return cls(base64.b64decode(words[1], validate=True))
 
     def __str__(self) -> str:
-        """Return the OpenSSH public line, without a comment."""
         return f"{ALGORITHM} {base64.b64encode(self.blob).decode()}"
 
 

@@ -4,13 +4,20 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from gpu_offload.infra.store.errors import CorruptObjectError
 
 DOCUMENT = 128 << 20
 """Bytes that an object which is read into memory may have: the longest list of a registry, with room to spare."""
+
+CHUNK = 1 << 20
+
+HASHED_BELOW = 1 << 20
+"""Bytes up to which an etag is of the content. That of a larger file is of its metadata, so that listing a store of
+datasets does not read them all."""
 
 NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Errors of a write that do not say of which file."""
@@ -26,6 +33,24 @@ def read_document(where: str, chunks: Iterable[bytes]) -> bytes:
                 f"{where}: is larger than {DOCUMENT:,} bytes, as no document is: it was replaced; delete it"
             )
     return bytes(body)
+
+
+def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of a file from its position on."""
+    return iter(lambda: file.read(CHUNK), b"")
+
+
+def etag_of(body: bytes) -> str:
+    """Return an etag that is of the content alone."""
+    return hashlib.sha256(body).hexdigest()[:32]
+
+
+def digest_of(chunks: Iterable[bytes]) -> str:
+    """Return the sha256 of chunks as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

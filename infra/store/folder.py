@@ -1,7 +1,6 @@
 """An object store in a folder: the default, which needs no account."""
 
 import filecmp
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,15 +9,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
-from gpu_offload.infra.store.files import read_document, write_verified
+from gpu_offload.infra.store.files import (
+    CHUNK,
+    HASHED_BELOW,
+    chunks_of,
+    etag_of,
+    read_document,
+    write_verified,
+)
 from gpu_offload.infra.store.folder_files import FolderFiles
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
-
-HASHED_BELOW = 1 << 20
-"""Bytes up to which an etag is of the content. A larger file's etag is of its inode, which every write
-renews, so that listing a store of datasets does not read them all."""
-
-CHUNK = 1 << 20
 
 
 class FolderStore:
@@ -32,7 +32,7 @@ class FolderStore:
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
         with self.files.open(key) as file:
-            body = read_document(str(self.root / key), iter(lambda: file.read(CHUNK), b""))
+            body = read_document(str(self.root / key), chunks_of(file))
             return body, _etag(file, body)
 
     def stat(self, key: str) -> ObjectInfo | None:
@@ -76,8 +76,7 @@ class FolderStore:
     def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
         """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
         with self.files.open(key) as file:
-            chunks = iter(lambda: file.read(CHUNK), b"")
-            write_verified(str(self.root / key), chunks, path, size=size, sha256=sha256)
+            write_verified(str(self.root / key), chunks_of(file), path, size=size, sha256=sha256)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects whose key starts with `prefix`, in key order. Not a snapshot: what is deleted is left out."""
@@ -113,9 +112,9 @@ def _check_created(path: Path, temporary: Path) -> bool:
 
 def _etag(file: BinaryIO, body: bytes | None = None) -> str:
     status = os.fstat(file.fileno())
-    if status.st_size > HASHED_BELOW:
+    if status.st_size > HASHED_BELOW:  # every write makes a new inode
         return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
-    return hashlib.sha256(file.read() if body is None else body).hexdigest()[:32]
+    return etag_of(file.read() if body is None else body)
 
 
 def _info(key: str, file: BinaryIO) -> ObjectInfo:

@@ -22,7 +22,7 @@ from gpu_offload.infra.store.errors import (
     StoreError,
     StoreUrlError,
 )
-from gpu_offload.infra.store.files import read_document, sha256_of, write_verified
+from gpu_offload.infra.store.files import digest_of, read_document, sha256_of, write_verified
 from gpu_offload.infra.store.hub_errors import MovedError, hub_errors
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 
@@ -154,10 +154,7 @@ class HubStore:
     def _is_free(self, key: str, commit: str, info: RepoFile | None, sha256: str) -> bool:
         if info is None:
             return True
-        digest = hashlib.sha256()
-        for chunk in self._chunks(key, commit):
-            digest.update(chunk)
-        if digest.hexdigest() != sha256:
+        if digest_of(self._chunks(key, commit)) != sha256:
             raise ObjectExistsError.at(f"{self.url}/{key}")
         return False
 

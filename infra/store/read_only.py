@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError, StoreReadOnlyError
 from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
@@ -14,28 +14,11 @@ class ReadOnlyStore:
     url: str
     remedy: str
 
-    def put(self, key: str, body: bytes) -> str:
-        """Refuse."""
-        self._refuse(key, body)
-
-    def create(self, key: str, body: bytes) -> str:
-        """Refuse."""
-        self._refuse(key, body)
-
-    def replace(self, key: str, body: bytes, etag: str) -> str:
-        """Refuse."""
-        self._refuse(key, body, etag)
-
-    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
-        """Refuse."""
-        self._refuse(key, path, create)
-
-    def delete(self, key: str) -> None:
-        """Refuse."""
-        self._refuse(key)
-
-    def _refuse(self, key: str, *_ignored: object) -> NoReturn:
+    def put(self, key: str, *_: Any, **__: Any) -> Any:
+        """Refuse. Raises StoreReadOnlyError."""
         raise StoreReadOnlyError(f"{self.url}/{key}: this store can only be read; {self.remedy}")
+
+    create = replace = upload = delete = put
 
 
 class PublicStore(ReadOnlyStore):

@@ -17,19 +17,20 @@ from gpu_offload.infra.store.errors import (
     ObjectMissingError,
     StoreError,
 )
-from gpu_offload.infra.store.files import read_document, write_verified
+from gpu_offload.infra.store.files import (
+    HASHED_BELOW,
+    chunks_of,
+    digest_of,
+    etag_of,
+    read_document,
+    write_verified,
+)
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.remote_connection import RemoteConnection
 from gpu_offload.infra.store.remote_lock import LOCK_S, RemoteLock
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
-HASHED_BELOW = 1 << 20
-"""Bytes up to which the etag of a listing is of the content, as that of a read always is. A larger file's is of its size
-and time, so that a listing does not read them all."""
-
-CHUNK = 1 << 20
 
 
 class RemoteFiles:
@@ -52,7 +53,7 @@ class RemoteFiles:
         """Return content and etag. Raises ObjectMissingError."""
         with self._connection.errors(key):
             body = read_document(f"{self.url}/{key}", self._chunks(key))
-            return body, _hash(body)
+            return body, etag_of(body)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's metadata, None where there is none."""
@@ -66,12 +67,12 @@ class RemoteFiles:
     def put(self, key: str, body: bytes) -> str:
         """Write or overwrite; return the etag."""
         self._write(key, [body], lambda: True)
-        return _hash(body)
+        return etag_of(body)
 
     def create(self, key: str, body: bytes) -> str:
         """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
         self._write(key, [body], lambda: self._is_free(key, hashlib.sha256(body).hexdigest()))
-        return _hash(body)
+        return etag_of(body)
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
@@ -88,7 +89,7 @@ class RemoteFiles:
             raise ObjectChangedError.at(f"{self.url}/{key}")
 
         self._write(key, [body], check)
-        return _hash(body)
+        return etag_of(body)
 
     def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
         """Write a file, streaming; with `create`, once, under the rule of `create`."""
@@ -96,8 +97,7 @@ class RemoteFiles:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 file.seek(0)
-                chunks = iter(lambda: file.read(CHUNK), b"")
-                return self._write(key, chunks, lambda: not create or self._is_free(key, sha256))
+                return self._write(key, chunks_of(file), lambda: not create or self._is_free(key, sha256))
         except FileNotFoundError as error:
             raise StoreError(f"{path}: {error.strerror or error}") from error
 
@@ -148,18 +148,15 @@ class RemoteFiles:
 
     def _chunks(self, key: str) -> Iterator[bytes]:
         with self._connection.errors(key), self._files.open(self._path(key), "rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+            yield from chunks_of(file)
 
     def _is_free(self, key: str, sha256: str) -> bool:
         """Whether there is no object yet; False where its content is the same. Raises ObjectExistsError for other content."""
-        digest = hashlib.sha256()
         try:
-            for chunk in self._chunks(key):
-                digest.update(chunk)
+            found = digest_of(self._chunks(key))
         except ObjectMissingError:
             return True
-        if digest.hexdigest() != sha256:
+        if found != sha256:
             raise ObjectExistsError.at(f"{self.url}/{key}")
         return False
 
@@ -188,7 +185,7 @@ class RemoteFiles:
     def _etag(self, info: dict[str, Any]) -> str:
         if info["size"] > HASHED_BELOW:
             return f"{info['size']:x}-{self._modified(info).timestamp()}"
-        return _hash(self._files.cat_file(info["name"]))
+        return etag_of(self._files.cat_file(info["name"]))
 
     @staticmethod
     def _modified(info: dict[str, Any]) -> datetime:
@@ -200,7 +197,3 @@ class RemoteFiles:
             if isinstance(value, int | float):
                 return datetime.fromtimestamp(value, UTC)
         return datetime.now(UTC)
-
-
-def _hash(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:32]

@@ -17,7 +17,7 @@ from gpu_offload.infra.store.errors import (
     ObjectMissingError,
     StoreError,
 )
-from gpu_offload.infra.store.files import read_document, sha256_of, write_verified
+from gpu_offload.infra.store.files import digest_of, read_document, sha256_of, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.s3_client import BucketClient
 from gpu_offload.infra.store.s3_download import FIRST_S, TRIES, Download
@@ -230,11 +230,8 @@ class S3Store:
             return None
         found = head["Metadata"].get("sha256") if head["ContentLength"] == size else ""
         if found is None:  # written by another tool
-            digest = hashlib.sha256()
             with store_errors(self._where(key)):
-                for chunk in self._content(key):
-                    digest.update(chunk)
-            found = digest.hexdigest()
+                found = digest_of(self._content(key))
         if found != sha256:
             raise ObjectExistsError.at(self._where(key))
         return ObjectInfo(key, size, head["ETag"], head["LastModified"])

@@ -8,12 +8,12 @@ import botocore.exceptions as aws
 
 from gpu_offload.infra.retry import attempts
 from gpu_offload.infra.store.errors import CorruptObjectError
+from gpu_offload.infra.store.files import CHUNK
 from gpu_offload.infra.store.s3_errors import UNREACHABLE, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-CHUNK = 1 << 20
 TRIES, FIRST_S = 6, 0.1
 """Attempts on a download that breaks off; seconds before the second one."""
 
