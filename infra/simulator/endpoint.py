@@ -28,6 +28,7 @@ class Application:
         self._writing = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
         path = environ.get("PATH_INFO", "")
         if path.startswith(CONTROL):
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

@@ -30,6 +30,7 @@ class ServerClock:
         self.skew = off if abs(off) > TOLERATED_S else 0.0
 
     def __call__(self) -> float:
+        """Return Unix seconds."""
         return time.time() + self.skew
 
 

@@ -66,7 +66,10 @@ class RemoteConnection:
         if self._protocol == "sftp":
             if not parts.hostname or not self.root:
                 raise StoreUrlError(f"store {url!r}: write sftp://USER@HOST/PATH")
-            self._options = {"host": parts.hostname, "port": parts.port or 22}
+            try:
+                self._options = {"host": parts.hostname, "port": parts.port or 22}
+            except ValueError as error:
+                raise StoreUrlError(f"store {url!r}: {error}") from error
             if parts.username:
                 self._options["username"] = unquote(parts.username)
         elif self._protocol == "memory":
@@ -91,7 +94,7 @@ class RemoteConnection:
     def _installed(self) -> Iterator[None]:
         try:
             yield
-        except StoreError:
+        except StoreError:  # from `PinnedSftp`
             raise
         except (ImportError, ValueError) as error:
             raise StoreUrlError(
@@ -131,7 +134,7 @@ class RemoteConnection:
         except OffloadError:
             raise
         except Exception as error:  # paramiko, ftplib and each library below fsspec have their own errors
-            self.__dict__.pop("files", None)  # the next call connects anew
+            self.__dict__.pop("files", None)  # from the cached property: the next call connects anew
             raise StoreUnreachableError(
                 f"{where}: {_said(error)}; check that the server is up, and run the command again"
             ) from error

@@ -258,6 +258,7 @@ def test_an_error_of_a_library_below_fsspec_is_a_sentence(tmp_path, monkeypatch)
         "sftp://host",
         "sftp://me:secret@host/path",
         "sftp:///path",
+        "sftp://host:port/path",
         "fsspec+nothing://x/y",
         "fsspec+ftp://host",
     ],
