@@ -13,18 +13,12 @@ from xml.sax.saxutils import escape
 
 CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request")
 STATUS = {
-    "AccessDenied": 403,
-    "AccessDeniedException": 403,
-    "UnauthorizedOperation": 403,
-    "InvalidAccessKeyId": 403,
-    "RequestLimitExceeded": 503,
-    "SlowDown": 503,
-    "ServiceUnavailable": 503,
-    "Unavailable": 503,
-    "InternalError": 500,
-    "InternalFailure": 500,
-    "NoSuchKey": 404,
-    "NoSuchBucket": 404,
+    **dict.fromkeys(
+        ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "InvalidAccessKeyId"), 403
+    ),
+    **dict.fromkeys(("NoSuchKey", "NoSuchBucket"), 404),
+    **dict.fromkeys(("InternalError", "InternalFailure"), 500),
+    **dict.fromkeys(("RequestLimitExceeded", "SlowDown", "ServiceUnavailable", "Unavailable"), 503),
 }
 """Statuses other than 400. No capacity is 400 here: with 500 the SDK would silently try again."""
 
@@ -34,15 +28,8 @@ DENIED = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDe
 
 _SCHEDULER = {"POST": "CreateSchedule", "PUT": "UpdateSchedule", "DELETE": "DeleteSchedule"}
 _S3_QUERIES = (
-    "policy",
-    "versioning",
-    "lifecycle",
-    "publicAccessBlock",
-    "encryption",
-    "cors",
-    "tagging",
-    "acl",
-)
+    "policy", "versioning", "lifecycle", "publicAccessBlock", "encryption", "cors", "tagging", "acl",
+)  # fmt: skip
 _MAX_BODY = 1 << 20
 
 

@@ -121,14 +121,7 @@ class FaultInjection:
         elif fault.effect == "slow":
             self.slow_network(one.id, fault.bits_per_second or 1e6)
         else:
-            simple = {
-                "power-loss": self.power_loss,
-                "crash": self.crash,
-                "slow-disk": self.slow_disk,
-                "full-disk": self.full_disk,
-                "cut": self.cut,
-            }
-            simple[fault.effect](one.id)
+            getattr(self, fault.effect.replace("-", "_"))(one.id)  # "power-loss" is `power_loss`
         if fault.target == "network" and fault.lasts is not None:
             self.timers.after(fault.lasts, lambda: self._heal_if_there(one.id))
 

@@ -18,30 +18,11 @@ from gpu_offload.infra.simulator.guest_paths import PathMap
 from gpu_offload.infra.simulator.guest_root import add_user
 
 HANDLED = {
-    "bootcmd",
-    "write_files",
-    "users",
-    "ssh_keys",
-    "ssh_authorized_keys",
-    "runcmd",
-    "ssh_deletekeys",
-    "ssh_genkeytypes",
-    "disable_root",
-    "ssh_pwauth",
-    "package_update",
-    "package_upgrade",
-    "package_reboot_if_required",
-    "output",
-    "final_message",
-    "preserve_hostname",
-    "hostname",
-    "timezone",
-    "locale",
-    "chpasswd",
-    "allow_public_ssh_keys",
-    "no_ssh_fingerprints",
-    "ssh",
-}
+    "bootcmd", "write_files", "users", "ssh_keys", "ssh_authorized_keys", "runcmd", "ssh_deletekeys", "ssh_genkeytypes",
+    "disable_root", "ssh_pwauth", "package_update", "package_upgrade", "package_reboot_if_required", "output",
+    "final_message", "preserve_hostname", "hostname", "timezone", "locale", "chpasswd", "allow_public_ssh_keys",
+    "no_ssh_fingerprints", "ssh",
+}  # fmt: skip
 """Keys that are executed, and keys that change nothing on a simulated instance."""
 
 Say = Callable[[str], None]

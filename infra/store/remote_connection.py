@@ -19,26 +19,12 @@ from gpu_offload.infra.store.errors import (
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-
 SAID = 300
 """Characters of what a library says."""
 
 PROTOCOLS = (
-    "abfs",
-    "az",
-    "box",
-    "dropbox",
-    "ftp",
-    "gcs",
-    "gdrive",
-    "gs",
-    "hdfs",
-    "memory",
-    "oci",
-    "smb",
-    "webdav",
-    "webdavs",
-)
+    "abfs", "az", "box", "dropbox", "ftp", "gcs", "gdrive", "gs", "hdfs", "memory", "oci", "smb", "webdav", "webdavs",
+)  # fmt: skip
 """Protocols of fsspec that lead away from this machine's files. Others open a folder, an archive or a repository that a
 checkout may hold, and what a checkout holds is never a store; `memory` is empty in each process."""
 

@@ -34,16 +34,17 @@ CODES: dict[str, tuple[type[StoreError], str]] = {
         "there is no such bucket; create it, or correct store.url, store.region and store.endpoint-url",
     ),
     "InvalidBucketName": (StoreMissingError, "no bucket can have this name; correct store.url"),
-    "NoSuchKey": (ObjectMissingError, "there is no such object in the store"),
-    "404": (ObjectMissingError, "there is no such object in the store"),
+    **dict.fromkeys(("NoSuchKey", "404"), (ObjectMissingError, "there is no such object in the store")),
     "AccessDenied": (
         StoreDeniedError,
         "the store says no (or, without s3:ListBucket, has no such object); give the role the right to it",
     ),
     "AllAccessDisabled": (StoreDeniedError, "all access to this bucket is disabled; ask its owner"),
     "AccountProblem": (StoreDeniedError, "the account has a problem; see its billing page"),
-    "ExpiredToken": (StoreCredentialsError, f"the credentials have expired; {RENEW}"),
-    "TokenRefreshRequired": (StoreCredentialsError, f"the credentials have expired; {RENEW}"),
+    **dict.fromkeys(
+        ("ExpiredToken", "TokenRefreshRequired"),
+        (StoreCredentialsError, f"the credentials have expired; {RENEW}"),
+    ),
     "InvalidToken": (StoreCredentialsError, f"the session token is not valid here; {RENEW}"),
     "InvalidAccessKeyId": (
         StoreCredentialsError,
@@ -57,12 +58,9 @@ CODES: dict[str, tuple[type[StoreError], str]] = {
         StoreCredentialsError,
         "this machine's clock is off by more than 15 minutes; set it (timedatectl set-ntp true) and run again",
     ),
-    "PermanentRedirect": (StoreMissingError, "the bucket is in another region; set store.region"),
-    "301": (StoreMissingError, "the bucket is in another region; set store.region"),
-    "AuthorizationHeaderMalformed": (StoreMissingError, "the bucket is in another region; set store.region"),
-    "IllegalLocationConstraintException": (
-        StoreMissingError,
-        "the bucket is in another region; set store.region",
+    **dict.fromkeys(
+        ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+        (StoreMissingError, "the bucket is in another region; set store.region"),
     ),
     "SlowDown": (StoreUnreachableError, "the store is overloaded; run again in a minute"),
     "InternalError": (StoreUnreachableError, "the store failed; run again in a minute"),
