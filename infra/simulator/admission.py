@@ -37,7 +37,7 @@ class Admission:
 
     def zone(self, call: Call, wanted: str | None, count: int) -> str:
         """Return the zone that a launch goes to, `wanted` where it says so; refuse by raising EC2ClientError."""
-        kind, region = call.instance_type or "m1.small", call.region
+        kind, region = call.instance_type or "m1.small", call.region  # EC2's default type
         if kind not in INSTANCE_TYPES:
             raise EC2ClientError("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
         spot = call.parameters.get("InstanceMarketOptions.MarketType") == "spot"
@@ -92,6 +92,7 @@ class Admission:
 
     def _free(self, zone: str, kind: str, count: int, *, spot: bool) -> bool:
         here = [one for one in self.rented if one.instance.placement.zone == zone and one.state not in ENDED]
+        # Only our own instances take from what is free for us.
         free = self.behaviour.free(zone, kind)
         if free is not None and sum(one.instance.instance_type == kind for one in here) + count > free:
             return False
@@ -123,7 +124,7 @@ class NewProfiles:
         name = call.profile
         profiles = iam_backends[self._account]["aws"].instance_profiles.values()
         found = next((profile for profile in profiles if profile.name == name), None)
-        if found is None or name == PROFILE:  # which is there from the start
+        if found is None or name == PROFILE:  # moto refuses the first; the second was never new
             return
         age = time.time() - found.create_date.replace(tzinfo=UTC).timestamp()
         behaviour = self._behaviour

@@ -70,12 +70,14 @@ class Authorization:
     def _s3(self, call: Call) -> Request:
         context: dict[str, Any] = {"aws:SecureTransport": "true"}
         bucket = f"arn:aws:s3:::{call.bucket}"
+        # A listing is a call on the bucket, and its prefix is a condition key.
         if not call.key:
             if "prefix" in call.parameters:
                 context["s3:prefix"] = call.parameters["prefix"]
             return Request(f"s3:{BUCKETS.get(call.operation, call.operation)}", bucket, context)
         action = OBJECTS.get(call.operation, call.operation)
         if action == "PutObject":
+            # Only the completion of an upload in parts creates an object.
             part = call.operation in {"CreateMultipartUpload", "UploadPart"}
             context["s3:ObjectCreationOperation"] = "false" if part else "true"
             context |= {
@@ -111,6 +113,7 @@ class Authorization:
 
     def _launch(self, call: Call, region: Mapping[str, Any]) -> Iterator[Request]:
         form, tags, action = call.parameters, _tags(call.parameters), "ec2:RunInstances"
+        # IAM is asked about every resource that a launch makes or uses, and all of them have to be allowed.
         backend = ec2_backends[self.account][call.region]
         subnet = form.get("SubnetId") or form.get("NetworkInterface.1.SubnetId", "")
         found = next((zone[subnet] for zone in backend.subnets.values() if subnet in zone), None)
@@ -147,6 +150,7 @@ class Authorization:
             yield Request(action, self._arn(call, "key-pair", form["KeyName"]), region)
         yield from self._tagging(call, tags, region)
         if profile:
+            # The profile of a stack and of `PROFILE` has the name of its role.
             role = f"arn:aws:iam::{self.account}:role/{profile}"
             yield Request("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"})
 

@@ -30,6 +30,7 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
     if zone := form.get("AvailabilityZone"):
         zones.add(zone)
     products = values_of(form, "ProductDescription") or filters.get("product-description", [])
+    # A time in the future would show prices that nobody knows yet.
     end = min(_time(form.get("EndTime"), now), now)
     start = min(_time(form.get("StartTime"), now - 86400), end)
     rows = []
@@ -40,6 +41,7 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
             rows += [
                 (price.time, place, kind, price.price) for price in market.history(kind, place, start, end)
             ]
+    # Newest first, as EC2 lists them.
     rows.sort(key=lambda row: (-row[0], row[1], row[2]))
     first = int(form.get("NextToken") or 0)
     size = min(int(form.get("MaxResults") or PAGE), PAGE)
@@ -108,6 +110,7 @@ def products(call: Call, vcpus: Vcpus) -> Reply:
             "vcpu": str(vcpus(kind)),
             "servicecode": "AmazonEC2",
         }
+        # A field that is not here does not filter: the real list has many more.
         if any(attributes.get(field, value) != value for field, value in asked.items()):
             continue
         sku = f"SIM{kind.replace('.', '').upper()}"

@@ -19,6 +19,7 @@ def cleaner(folder: Path, command: str) -> Iterator[None]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # Apart from this process's terminal, folder and variables: it has to outlive them.
         start_new_session=True,
         cwd="/",
         env={"PATH": SYSTEM_PATH},

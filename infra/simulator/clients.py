@@ -24,6 +24,7 @@ class Clients:
         region = region or self._region
         with self._lock:
             if options or (service, region) not in self._known:
+                # A boto3 session is not safe between threads, and all clouds share this one.
                 with _SESSION_LOCK:
                     client = _session().client(service, region_name=region, endpoint_url=self._url, **options)
                 self._made.append(client)

@@ -57,6 +57,7 @@ def simulate(
 
 def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
     """Run to the end, passing signals on."""
+    # A profile or a role would take precedence over the keys of the simulated cloud.
     environment = {name: value for name, value in os.environ.items() if name not in DROPPED}
     received: list[int] = []
     child: list[subprocess.Popen[bytes]] = []

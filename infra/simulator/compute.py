@@ -56,6 +56,7 @@ class Compute:
             instance.spot_instance_request_id = f"sir-{digest[:8]}"
         launched = self.now()
         instance.launch_time = datetime.fromtimestamp(launched, UTC).replace(tzinfo=None)
+        # moto invents public addresses, which belong to others: ours leads to this machine.
         nic = instance.nics[0]
         address = self.address()
         if nic.public_ip is not None:
@@ -116,6 +117,7 @@ class Compute:
         if notice > 0:
             self.timers.after(notice, lambda: self.end(instance_id, *RECLAIMED))
         else:
+            # Without notice the machine stops in the middle of what it does.
             one.host.kill()
             self.end(instance_id, *RECLAIMED)
 
@@ -132,6 +134,7 @@ class Compute:
         for one in self.living():
             if self.metadata.is_due(one):
                 self.metadata.refresh(one)
+            # An instance without a highest price pays the market's, and one with a notice has been reclaimed.
             if one.max_price is None or one.reclaim_at is not None:
                 continue
             kind, zone = one.instance.instance_type, one.instance.placement.zone
@@ -212,7 +215,7 @@ class Compute:
         self.timers.after(self.behaviour.shutdown_seconds, stopped)
 
     def _terminated(self, one: Rented, code: str, message: str) -> None:
-        one.console = one.host.console()
+        one.console = one.host.console()  # closing deletes the host's files
         one.host.close()
         with self.lock:
             self.on_terminated(one)
@@ -234,6 +237,7 @@ class Compute:
         if why == "reboot":  # EC2 keeps the instance, and its state
             self.timers.after(0.0, lambda: self._switch_on(one))
         elif why:
+            # A one-time spot instance cannot be stopped.
             if one.spot or one.instance.instance_initiated_shutdown_behavior == "terminate":
                 self.end(instance_id, *ITSELF)
             else:

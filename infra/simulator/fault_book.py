@@ -80,6 +80,7 @@ class FaultBook:
                     armed.starts = time.monotonic()
                     if armed.fault.target in _WITHOUT_INSTANCE:
                         due.append(armed.fault)
+        # Outside of the lock, because a fault may reach a milestone itself.
         for fault in due:
             self._hit(fault, one, 0.0)
 

@@ -97,6 +97,7 @@ class Guest:
             path = str(self.folder / "passwd").encode()
             if libc.mount(path, b"/etc/passwd", None, MS_BIND, None):
                 say(f"no users of our own: {os.strerror(ctypes.get_errno())}")
+        # A user namespace gives all capabilities, which the programs of an instance must not inherit.
         if os.geteuid() != 0:
             libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         if self.config["root"] is None:
@@ -187,7 +188,7 @@ class Guest:
     def go_down(self, why: str) -> None:
         """Ask every process to end, wait a moment, power off."""
         if not self._going.acquire(blocking=False):
-            return
+            return  # once only, and never released
         say(f"going down: {why}")
         with contextlib.suppress(OSError):
             part = self.folder / "exit.part"
@@ -203,6 +204,7 @@ class Guest:
 
     def _end(self) -> None:
         """Exit at once; the kernel then ends every other process of PID 1's namespace."""
+        # Again and again: a process may fork between the list and the signal.
         while not self.first and (others := self._others()):
             for pid in others:
                 with contextlib.suppress(OSError):

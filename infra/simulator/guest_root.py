@@ -25,6 +25,7 @@ def enter_own_root(folder: Path) -> None:
     Other file systems of this machine are there too, read-only: what the image has baked in may be on one.
     """
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    # Private first, or this machine would see the mounts that follow.
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     disk = folder / "disk"
     disk.mkdir(exist_ok=True)
@@ -34,6 +35,7 @@ def enter_own_root(folder: Path) -> None:
     root = disk / "root"
     data = f"lowerdir=/,upperdir={disk / 'upper'},workdir={disk / 'work'}"
     _mount("overlay", str(root), "overlay", 0, data)
+    # An overlay shows one file system only: what is mounted below `/` is bound into it, outermost mounts first.
     top: list[str] = []
     for target in sorted({mount for mount in mounts if mount != "/"}):
         if not any(target.startswith(f"{above}/") for above in top):
@@ -45,6 +47,7 @@ def enter_own_root(folder: Path) -> None:
         if target == "/proc":
             _mount("proc", inside, "proc")
             continue
+        # A bind mount takes its read-only flag only when it is mounted again.
         _mount(target, inside, None, MS_BIND | MS_REC)
         if target not in {"/dev", "/sys"}:
             _mount("none", inside, None, MS_BIND | MS_REMOUNT | MS_RDONLY)

@@ -34,7 +34,7 @@ def baked_software() -> dict[str, str]:
     """Return the marker of an image built from this code: version, lock and interpreter."""
     try:
         release = version("gpu-offload")
-    except PackageNotFoundError:
+    except PackageNotFoundError:  # a checkout on the path, which was never installed
         release = "0"
     lock = PACKAGE / "infra" / "instance" / "requirements.txt"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else ""

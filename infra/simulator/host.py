@@ -52,6 +52,7 @@ class Machine:
         (self.folder / "exit").unlink(missing_ok=True)
         (self.folder / "user-data").write_bytes(self.hardware.user_data)
         self._prepare()
+        # The guest ends when the writing end closes, which the kernel does should this process die.
         reading, writing = os.pipe()
         try:
             with (self.folder / "console.log").open("ab") as console:
@@ -116,6 +117,7 @@ class Machine:
             lifeline, self._lifeline = self._lifeline, None
         if lifeline is not None:
             os.close(lifeline)
+        # `unshare --kill-child` ends with all its processes; the guest without a namespace ends by its lifeline.
         if process is not None:
             if self.isolated:
                 send(process.pid, signal.SIGKILL)
@@ -179,6 +181,7 @@ class Machine:
             return []
         if not self.isolated:
             return [process.pid]
+        # `unshare` forks the instance's first process, whose parent stays outside of the namespace.
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         try:
             return [int(pid) for pid in children.read_text().split()]

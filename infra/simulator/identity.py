@@ -75,6 +75,7 @@ class Identities:
         """Let every key known so far expire, for so many seconds or for good; later keys are valid."""
         until = time.time() + seconds if seconds is not None else float("inf")
         with self._lock:
+            # A key is the runner's if it was used and not issued to an instance.
             keys = {
                 "runner": self._seen - self._grants.keys(),
                 "instance": set(self._grants),

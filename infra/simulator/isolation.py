@@ -50,13 +50,14 @@ def isolation() -> Isolation:
     except KeyError:  # a container's user of no name: sshd does not log such users in
         return Isolation((), users=False, sshd=None)
     if Path(me.pw_shell).name in {"nologin", "false"}:
-        sshd = None
+        sshd = None  # it runs commands by the user's login shell
     unshare = shutil.which("unshare")
     if unshare is None:
         return Isolation((), users=False, sshd=sshd)
     common = ("--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--")
     wrapper = (
         unshare,
+        # Without root only a user namespace of its own lets a process have the others.
         *(() if os.geteuid() == 0 else ("--user", "--map-current-user", "--keep-caps")),
         *common,
     )

@@ -38,6 +38,7 @@ def metadata_document(one: Rented, account: str) -> dict[str, str]:
         "/latest/dynamic/instance-identity/document": json.dumps(identity, indent=1),
         "/latest/user-data": one.user_data.decode(errors="replace"),
     }
+    # The address that the instance's host really has, also where moto's own view differs.
     if instance.public_ip:
         values[f"{ROOT}/public-ipv4"] = one.host.hardware.address
     if one.role and credentials:

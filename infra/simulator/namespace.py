@@ -152,6 +152,7 @@ class NamespaceMachine(Machine):
         """Shrink the disk to what is on it: ENOSPC from now on."""
         for pid in self._init():
             disk = os.statvfs(Path(f"/proc/{pid}/root", "var"))
+            # A smaller size would be refused, and none at all is no limit.
             used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
             options = f"remount,size={max(used, 4096)}"
             run("nsenter", "-t", str(pid), "-m", "--", "mount", "-o", options, str(self.folder / "disk"))
@@ -188,6 +189,7 @@ class NamespaceMachine(Machine):
             if process.poll() is not None or time.monotonic() > end:
                 raise NamespaceError(f"{self.hardware.instance_id} did not start: {self.console()[-500:]}")
             time.sleep(0.005)
+        # The process may still be on its way into its own network.
         pid, cable, address = str(pids[0]), self.range.cable(self.hardware.address), self.hardware.address
         while Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
             time.sleep(0.005)
@@ -199,6 +201,7 @@ class NamespaceMachine(Machine):
             f"ip route add {self.range.gateway} dev eth0",
             f"ip route add default via {self.range.gateway}",
         )
+        # Made with its other end inside, so that no `eth0` ever appears among this machine's links.
         run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", pid)
         run("ip", "link", "set", cable, "up")
         run("ip", "route", "replace", f"{address}/32", "dev", cable)

@@ -47,6 +47,7 @@ class Processes:
         """Keep them from writing to files."""
         for pid in self.others():
             try:
+                # The soft limit only: raising the hard one again would need root.
                 hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
             except (OSError, ValueError):
@@ -54,6 +55,7 @@ class Processes:
 
     def kill_ssh(self) -> None:
         """Kill the SSH server, sshd or our own, and its sessions."""
+        # sshd overwrites its command line with a title, which newer versions begin differently.
         marks = (
             str(self._folder / "ssh" / "sshd_config").encode(),
             b"gpu_offload.infra.simulator.ssh_server",

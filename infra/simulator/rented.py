@@ -30,6 +30,7 @@ def _show_state(state: Any) -> Any:
     return state if isinstance(state, _State) else {"Code": 0, "Name": "pending"}
 
 
+# moto's serializer asks this function for the value at this place of the reply.
 EC2BaseResponse.RESPONSE_KEY_PATH_TO_TRANSFORMER["RunInstances.Reservation.Instances.Instance.State"] = (
     _show_state
 )
@@ -118,6 +119,7 @@ class Rented:
         self.instance.state_reason.code = code or ("pending" if name == "pending" else "")
         self.instance.state_reason.message = f"{code}: {message}" if code else name
         if code and name in {"shutting-down", "stopping"}:
+            # The form in which EC2 tells the time of a transition.
             who = "User" if code.startswith("Client") else "Service"
             when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
             self.instance._reason = f"{who} initiated ({when})"  # noqa: SLF001  the same

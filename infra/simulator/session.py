@@ -20,7 +20,7 @@ def main() -> None:
         command = re.sub(document["pattern"], lambda found: document["root"] + found[0], command)
     if Path(document["disk_marker"]).exists():
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    os.chdir(environment["HOME"])
+    os.chdir(environment["HOME"])  # as sshd does
     shell = environment["SHELL"]
     words = [shell, "-c", command] if command else [shell, "-l"]
     os.execve(shell, words, environment)  # noqa: S606  the whole point

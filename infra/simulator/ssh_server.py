@@ -55,6 +55,7 @@ def _run(folder: Path, channel: paramiko.Channel, command: str) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # By the name that sshd gives it, so that the same script serves both.
         env=environment | {"SSH_ORIGINAL_COMMAND": command},
         start_new_session=True,
     )
