@@ -58,7 +58,7 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
 
 
 def _replacing(store: ObjectStore, key: str, etag: str) -> list[str]:
-    """Replace an object with this etag, and again with the etag that it then had before; return the faults."""
+    """Replace an object twice by its etag, which is right the first time only; return the faults."""
     try:
         if store.replace(key, b"3", etag) == etag:
             return ["an object's etag does not change with its content"]

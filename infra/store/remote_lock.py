@@ -31,7 +31,7 @@ class RemoteLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock. Raises OSError where it can be made for none of `patience_s` seconds, and none is in the way."""
+        """Hold the lock. Raises OSError where the server makes none for `patience_s` seconds, with no other in the way."""
         # Threads of one process would otherwise wait for each other by polling the server.
         with _threads[self._connection.url]:
             self._take()

@@ -192,6 +192,13 @@ def test_a_person_rolls_back_a_release_by_the_workflow(published):
     assert "worse at night" in stable.moves[-1].why
 
 
+def test_a_document_whose_upload_was_interrupted_is_created_again(store, github):
+    store.release.assets()  # makes the release
+    github.assets[1] = {"name": "aliases-x.json", "body": b"", "state": "starter"}
+    store.create("aliases/x.json", b"1")
+    assert store.read("aliases/x.json")[0] == b"1"
+
+
 ONE = {"id": 1, "name": "index.json", "size": 1, "state": "uploaded"}
 
 
