@@ -49,6 +49,7 @@ def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None
 
     Does nothing outside the main thread, where Python allows no handlers.
     """
+    # Python runs handlers in the main thread, and lets only that one install them.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

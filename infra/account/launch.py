@@ -133,6 +133,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             site.subnet_arns,
             {
                 "StringEquals": {"aws:RequestedRegion": site.regions},
+                # Without a network of its own, a stack is bound by the region alone.
                 **({"ArnLike": {"ec2:Vpc": site.vpc_arn}} if site.vpc else {}),
             },
         ),

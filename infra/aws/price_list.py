@@ -76,6 +76,7 @@ def price_of(document: str) -> float | None:
     for term in product.get("terms", {}).get("OnDemand", {}).values():
         for dimension in term.get("priceDimensions", {}).values():
             price = dimension.get("pricePerUnit", {}).get("USD")
+            # Other units are those of upfront fees and of included quantities.
             if dimension.get("unit") == "Hrs" and price is not None:
                 return float(price)
     return None

@@ -61,4 +61,5 @@ def parse_time(text: str | None) -> datetime | None:
 
 def store_mark(url: str, endpoint_url: str | None = None) -> str:
     """Return the tag value that identifies a store: 16 hex digits, valid in any tag."""
+    # A hash, because EC2's tags allow few characters and 256 of them, and a URL may be private.
     return hashlib.sha256(f"{endpoint_url or ''} {url.rstrip('/')}".encode()).hexdigest()[:16]

@@ -82,6 +82,7 @@ class _Termination:
         for region, ec2 in self.clients.items():
             if region in self.refused:
                 continue
+            # Asked for anew each time: an instance of a launch whose reply was lost may appear late.
             try:
                 found = [i for i in ec2.find(self.run) if self.select(i) and i.id not in self.refused]
             except CloudError as error:
@@ -102,6 +103,7 @@ class _Termination:
         try:
             ec2.terminate([instance.id])
         except CloudError as error:
+            # Anything else is tried again at the next look.
             if error.retry == "never":
                 self.refused[instance.id] = error
         else:

@@ -33,6 +33,7 @@ def repository_of(folder: Path, environment: Mapping[str, str]) -> str | None:
 def remote_of(folder: Path) -> tuple[str, str]:
     """Return a remote's name and its ORG/REPO: of `origin`, else `upstream`, else the first at GitHub."""
     names = git_output(folder, "remote").splitlines()
+    # A stable sort: the others stay in git's order.
     names.sort(key=lambda name: (name != "origin", name != "upstream"))
     found = [(name, from_remote(git_output(folder, "remote", "get-url", name)) or "") for name in names]
     at_github = [pair for pair in found if pair[1]]
@@ -54,6 +55,7 @@ def numbers_of(repository: str, environment: Mapping[str, str]) -> tuple[int, in
 
     None where GitHub does not answer, or says nothing of this repository (it is private, or misspelt).
     """
+    # The runner knows the numbers of its own repository only, and may serve another one.
     owner, number = environment.get("GITHUB_REPOSITORY_OWNER_ID"), environment.get("GITHUB_REPOSITORY_ID")
     if (
         environment.get("GITHUB_REPOSITORY") == repository
@@ -82,6 +84,7 @@ def described(path: str, environment: Mapping[str, str]) -> dict[str, Any] | Non
         with http.ask(f"{base}/{path}", headers=accept, timeout=TIMEOUT_S) as reply:
             found = json.loads(http.read(reply))
             return found if isinstance(found, dict) else None
+    # 404 is what does not exist; other statuses, such as those of a rate limit, say nothing about it.
     except http.StatusError as error:
         return {} if error.status == HTTPStatus.NOT_FOUND else None
     except (http.HttpError, ValueError, RecursionError):

@@ -52,6 +52,7 @@ def decide(
     match seen:
         case Broken(reason):
             return Failed(stage, f"{reason}; {ADVICE[stage]}")
+        # A stage that passes late still passes: only waiting any longer is refused.
         case Pending(detail):
             spent = now - progress.since
             if spent < limits[stage]:

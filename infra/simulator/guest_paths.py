@@ -36,6 +36,7 @@ class PathMap:
         }
         if root is not None:
             kept.add(str(root))
+        # The longest first: a path is kept as a whole, not by a folder of it that is kept, too.
         stay = "|".join(sorted((re.escape(k) for k in kept if k != "/"), key=len, reverse=True))
         heads = "|".join(re.escape(p) for p in PRIVATE)
         self._pattern = re.compile(

@@ -23,6 +23,7 @@ class PublicKey:
         words = line.split()
         if len(words) < 2 or words[0] != ALGORITHM:
             raise ValueError(f"not an {ALGORITHM} public key: {line[:40]!r}")
+        # Without `validate` Python skips what is no base64, and a damaged key would be another one.
         return cls(base64.b64decode(words[1], validate=True))
 
     def __str__(self) -> str:

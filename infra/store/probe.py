@@ -52,7 +52,7 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
         url = store.public_url(key) if public else None
         if url is not None:
             status = anonymous(url)
-    finally:
+    finally:  # also after a fault of the store: a probe leaves nothing
         store.delete(key)
     return Conditional(tuple(faults), tuple(weaknesses), status)
 

@@ -42,7 +42,7 @@ class PublicStore(ReadOnlyStore):
         """Return an object's size and etag, None where there is none that is public."""
         try:
             return self.store.stat(key)
-        except StoreDeniedError:
+        except StoreDeniedError:  # see `read`
             return None
 
     def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:

@@ -126,6 +126,7 @@ def store_errors(where: str) -> Iterator[None]:
     except aws.ClientError as error:
         code, status = code_of(error), status_of(error)
         kind, text = CODES.get(code, (None, ""))
+        # S3 passes on the codes of KMS, which has dozens.
         if kind is None and code.startswith("KMS."):
             kind, text = CODES["SlowDown"] if "Throttling" in code else (StoreDeniedError, KEY)
         if kind is None:

@@ -30,6 +30,7 @@ class WebStore(ReadOnlyStore):
     remedy = "set store.url to s3://BUCKET/PREFIX to write"
 
     def __init__(self, url: str) -> None:
+        # An address with a query or a fragment cannot be continued by a key.
         parts = urlsplit(url)
         if not parts.hostname or parts.query or parts.fragment or parts.username:
             raise StoreUrlError(f"store {http.shown(url)!r}: write https://HOST/PATH")
@@ -81,6 +82,7 @@ class WebStore(ReadOnlyStore):
         except http.StatusError as error:
             if error.status in {404, 410}:
                 raise ObjectMissingError.at(address) from None
+            # S3 answers 403 for a missing object, too, where the public may not list.
             if error.status in {401, 403}:
                 raise StoreDeniedError(
                     f"{address}: {error.status}: it is not public, or not there; check the store's public address"
@@ -96,7 +98,7 @@ def _info(key: str, reply: HTTPResponse) -> ObjectInfo:
     return ObjectInfo(
         key,
         http.length_of(reply) or 0,
-        reply.headers.get("ETag") or modified or "",
+        reply.headers.get("ETag") or modified or "",  # a plain web server may have neither
         _date(modified) or datetime.now(UTC),
     )
 
