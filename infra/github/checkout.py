@@ -93,7 +93,8 @@ def _names(root: Path, prefix: str, *, strip: int) -> tuple[str, ...]:
 
 def _uses_lfs(attributes: Path) -> bool:
     try:
-        lines = attributes.read_text("utf-8", errors="replace").splitlines()
+        # A link may lead to a device or a pipe, whose content has no end.
+        lines = attributes.read_text("utf-8", errors="replace").splitlines() if attributes.is_file() else []
     except OSError:
         return False
     return any("filter=lfs" in line.partition("#")[0].split() for line in lines)

@@ -160,7 +160,7 @@ def parse(text: str) -> InjectedFault:
     _options(target, effect, words, fields, faults)
     if faults:
         raise FaultSyntaxError(f"{text!r}: " + "; ".join(faults))
-    # A fault of API calls lasts until it is counted down; an instance is hit once.
+    # A fault of API calls hits every call, and an instance is hit once.
     if target in {"instance", "network"}:
         fields.setdefault("times", 1)
     return InjectedFault(**fields)  # type: ignore[arg-type]

@@ -71,6 +71,15 @@ def test_a_configuration_that_is_never_read_to_its_end_is_an_error(tmp_path, mon
         dataset_git(tmp_path, "status")
 
 
+def test_attributes_that_are_a_pipe_are_not_read(tmp_path):
+    run_git(tmp_path, "init", "--quiet")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / ".gitattributes").symlink_to("pipe")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".gitattributes").write_text("*.jpg filter=lfs -text\n")
+    assert checkout_of(tmp_path).lfs
+
+
 def test_an_archive_with_its_own_configuration_brings_no_command(tmp_path, monkeypatch):
     """Neither for itself nor for a submodule; a filter that the user has configured for himself works on."""
     outer, ran = tmp_path / "outer", tmp_path / "ran"
