@@ -65,7 +65,9 @@ def _bucket(url: str, endpoint_url: str | None, region: str | None, *, unsigned:
 
     parts = urlsplit(url)
     if not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
-        raise StoreUrlError(f"store {shown(url)!r}: write s3://BUCKET or s3://BUCKET/PREFIX")
+        raise StoreUrlError(
+            f"store {shown(url)!r}: write s3://BUCKET or s3://BUCKET/PREFIX, without `@`, `?` and `#`"
+        )
     if endpoint_url and endpoint_url.startswith("http:"):
         try:
             check_address(endpoint_url)

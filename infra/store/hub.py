@@ -44,7 +44,9 @@ class HubStore:
         name = parts.path.strip("/")
         is_plain = parts.netloc and "@" not in parts.netloc and not (parts.query or parts.fragment)
         if not name or "/" in name or not is_plain:
-            raise StoreUrlError(f"store {shown(url)!r}: write hf://OWNER/REPOSITORY")
+            raise StoreUrlError(
+                f"store {shown(url)!r}: write hf://OWNER/REPOSITORY, without `@`, `?` and `#`"
+            )
         self.url = f"hf://{parts.netloc}/{name}"
         self.repository = f"{parts.netloc}/{name}"
         self._api = HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT"))

@@ -55,7 +55,7 @@ class RemoteConnection:
             try:
                 self._options = {"host": parts.hostname, "port": parts.port or 22}
             except ValueError as error:
-                raise StoreUrlError(f"store {url!r}: {error}") from error
+                raise StoreUrlError(f"store {url!r}: {error}; write sftp://USER@HOST:PORT/PATH") from error
             if parts.username:
                 self._options["username"] = unquote(parts.username)
         elif self._protocol == "memory":

@@ -33,7 +33,9 @@ class WebStore(ReadOnlyStore):
         # An address with a query or a fragment cannot be continued by a key.
         parts = urlsplit(url)
         if not parts.hostname or parts.query or parts.fragment or parts.username:
-            raise StoreUrlError(f"store {http.shown(url)!r}: write https://HOST/PATH")
+            raise StoreUrlError(
+                f"store {http.shown(url)!r}: write https://HOST/PATH, without `@`, `?` and `#`"
+            )
         try:
             http.check_address(url)
         except http.UnsafeAddressError as error:
