@@ -1,25 +1,26 @@
 """Every IAM policy of a stack."""
 
+import json
+import textwrap
 from collections.abc import Iterable
 
+from gpu_offload.infra.account.bucket import janitor_store, launcher_store, publisher_store, trainer_store
+from gpu_offload.infra.account.bucket_policy import bucket_statements
+from gpu_offload.infra.account.cleanup import janitor_compute, scheduler_compute
+from gpu_offload.infra.account.launch import launcher_compute
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Policy
+from gpu_offload.infra.account.trust import (
+    own_role,
+    trust_branch,
+    trust_environment,
+    trust_instance,
+    trust_scheduler,
+)
 
 
 def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
     """Return every policy of a stack, in reading order; `plain_public` makes the whole bucket public."""
-    from gpu_offload.infra.account.bucket import janitor_store, launcher_store, publisher_store, trainer_store
-    from gpu_offload.infra.account.bucket_policy import bucket_statements
-    from gpu_offload.infra.account.cleanup import janitor_compute, scheduler_compute
-    from gpu_offload.infra.account.launch import launcher_compute
-    from gpu_offload.infra.account.trust import (
-        own_role,
-        trust_branch,
-        trust_environment,
-        trust_instance,
-        trust_scheduler,
-    )
-
     return (
         Policy("launcher-trust", "who may become the launcher", trust_environment(site)),
         Policy(
@@ -49,9 +50,6 @@ def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
 
 def explained(found: Iterable[Policy]) -> str:
     """Return policies as text for a reader: each statement after its reason and link."""
-    import json
-    import textwrap
-
     lines: list[str] = []
     for each in found:
         lines += [f"## {each.name}: {each.about}", ""]

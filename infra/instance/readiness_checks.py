@@ -3,6 +3,8 @@
 import json
 import socket
 from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
 
 from gpu_offload.infra.instance.stage import Broken, Passed, Pending, StageResult
 from gpu_offload.infra.instance.user_data import READY
@@ -10,15 +12,22 @@ from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.connection import Address
 from gpu_offload.infra.ssh.errors import HostError, HostKeyMismatchError
 
+P = ParamSpec("P")
 
-def _unless_silent(look: Callable[[], StageResult]) -> StageResult:
-    """Treat an unreachable host as "not yet". A wrong host key is raised as an error."""
-    try:
-        return look()
-    except HostKeyMismatchError:
-        raise
-    except HostError as error:
-        return Pending(str(error))
+
+def _unless_silent(check: Callable[P, StageResult]) -> Callable[P, StageResult]:
+    """Treat errors of the host as "not yet", but raise HostKeyMismatchError: that one does not get better."""
+
+    @wraps(check)
+    def patient(*args: P.args, **kwargs: P.kwargs) -> StageResult:
+        try:
+            return check(*args, **kwargs)
+        except HostKeyMismatchError:
+            raise
+        except HostError as error:
+            return Pending(str(error))
+
+    return patient
 
 
 def check_boot(address: Address) -> StageResult:
@@ -32,27 +41,20 @@ def check_boot(address: Address) -> StageResult:
     return Passed("the port is open")
 
 
+@_unless_silent
 def check_ssh(host: SshHost) -> StageResult:
     """Check whether we can log in. A refused key counts as "not yet": cloud-init writes it late."""
-
-    def look() -> StageResult:
-        host.run("true", timeout=15)
-        return Passed(host.name)
-
-    return _unless_silent(look)
+    host.run("true", timeout=15)
+    return Passed(host.name)
 
 
+@_unless_silent
 def check_cloud_init(host: SshHost) -> StageResult:
     """Check whether all of the user data was processed."""
     ready = f'[ -e "${{GPU_OFFLOAD_ROOT%/}}{READY}" ]'
     # Looked for again after cloud-init's answer, which takes a second: our last command may have run meanwhile.
-    command = f"{ready} || {{ cloud-init status --format=json; {ready}; }}"
-
-    def look() -> StageResult:
-        done = host.run(command, timeout=30, check=False)
-        return Passed() if done.exit_code == 0 else read_cloud_init(done.text)
-
-    return _unless_silent(look)
+    done = host.run(f"{ready} || {{ cloud-init status --format=json; {ready}; }}", timeout=30, check=False)
+    return Passed() if done.exit_code == 0 else read_cloud_init(done.text)
 
 
 def read_cloud_init(text: str) -> StageResult:
@@ -75,23 +77,19 @@ def read_cloud_init(text: str) -> StageResult:
 NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
 
+@_unless_silent
 def check_driver(host: SshHost, *, gpus: int) -> StageResult:
     """Check whether the driver sees the GPUs of the offer; with none in the offer, report what there is."""
-
-    def look() -> StageResult:
-        done = host.run(NVIDIA_SMI, timeout=60, check=False)
-        # One line for each GPU. After a failure, the output is the driver's message.
-        found = (
-            [line.strip() for line in done.text.splitlines() if line.strip()] if done.exit_code == 0 else []
-        )
-        if gpus == 0:
-            return Passed("; ".join(found) or "no GPU, as the offer says")
-        if len(found) < gpus:
-            said = "; ".join(found) or (done.stderr or done.stdout).decode(errors="replace").strip()[:300]
-            return Pending(f"{len(found)} of {gpus} GPUs: {said or 'nvidia-smi says nothing'}")
-        return Passed("; ".join(found))
-
-    return _unless_silent(look)
+    done = host.run(NVIDIA_SMI, timeout=60, check=False)
+    # One line for each GPU. After a failure, the output is the driver's message.
+    lines = done.text.splitlines() if done.exit_code == 0 else []
+    found = [line.strip() for line in lines if line.strip()]
+    if gpus == 0:
+        return Passed("; ".join(found) or "no GPU, as the offer says")
+    if len(found) < gpus:
+        said = "; ".join(found) or (done.stderr or done.stdout).decode(errors="replace").strip()[:300]
+        return Pending(f"{len(found)} of {gpus} GPUs: {said or 'nvidia-smi says nothing'}")
+    return Passed("; ".join(found))
 
 
 CUDA_OPERATION = """
@@ -102,6 +100,7 @@ print(torch.cuda.get_device_name(), "CUDA", torch.version.cuda)
 """
 
 
+@_unless_silent
 def check_cuda(host: SshHost, python: str, *, gpus: int) -> StageResult:
     """Run a CUDA operation with the PyTorch that will train; skip it where the offer has no GPU.
 
@@ -109,5 +108,4 @@ def check_cuda(host: SshHost, python: str, *, gpus: int) -> StageResult:
     """
     if gpus == 0:
         return Passed("no GPU to try")
-    command = [python, "-c", CUDA_OPERATION]
-    return _unless_silent(lambda: Passed(host.run(command, timeout=120).text.strip()))
+    return Passed(host.run([python, "-c", CUDA_OPERATION], timeout=120).text.strip())
