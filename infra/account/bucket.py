@@ -1,4 +1,4 @@
-"""Statements for access to the store by the roles."""
+"""Policy statements for the roles' access to the store."""
 
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Conditions, Statement
@@ -44,7 +44,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
         _read(site, ("runs/*", *INDEX, *PUBLIC, "timings/*", "tend.json")),
         Statement(
             "AppendToJournal",
-            "How an attempt and a run ended is written once; what stands there already cannot be overwritten.",
+            "The outcome of an attempt and of a run is written once; existing documents cannot be overwritten.",
             ONCE,
             ("s3:PutObject",),
             site.objects("runs/*"),
@@ -52,7 +52,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "TakeTheLease",
-            "Who drives a run is the one document of the journal that changes hands.",
+            "The lease, a launch in progress and the cost are the documents of a run that change.",
             OBJECTS,
             ("s3:PutObject",),
             site.objects("runs/*/driver.json", "runs/*/attempts/*.launching.json", "runs/*/cost.json"),
@@ -62,7 +62,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
         *((_abort(site, ("models/*",)),) if site.drivers_publish else ()),
         Statement(
             "RecordTimings",
-            "What a run took, for the next estimate; and that `tend` ran, so that a dead schedule is noticed.",
+            "Durations for the next estimate, and the last run of `tend`, so that a dead schedule is noticed.",
             OBJECTS,
             ("s3:PutObject",),
             site.objects("timings/*", "tend.json"),
@@ -77,9 +77,9 @@ def trainer_store(site: Site) -> tuple[Statement, ...]:
         _read(site, READ_BY_TRAINER),
         Statement(
             "WriteBelowRuns",
-            "Progress, checkpoints and the staged result; neither the journal nor anything that is published. "
-            "All instances share this role, and IAM knows of an instance only its id, which AWS chooses after "
-            "the run's folder has its name: so this keeps an instance below runs/, not below its own run. "
+            "Progress, checkpoints and the staged result, but neither the journal nor published objects. All "
+            "instances share this role, and IAM knows only an instance's id, which AWS chooses after the run's "
+            "folder has its name. So this keeps an instance below runs/, but not below its own run. "
             f"See {documentation('security.md')}.",
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html",
             ("s3:PutObject",),
@@ -104,8 +104,8 @@ def _drive(site: Site) -> tuple[Statement, ...]:
         _read(site, ("*",)),
         Statement(
             "KeepTheJournal",
-            "The run's journal, inputs, checkpoints and result; a sweep's trials; starting weights, fetched once; what "
-            "a run took, for the next estimate; that `tend` ran.",
+            "A run's journal, inputs, checkpoints and result; a sweep's trials; starting weights, which are fetched "
+            "once; durations for the next estimate; the last run of `tend`.",
             OBJECTS,
             ("s3:PutObject",),
             site.objects(*written),
@@ -128,7 +128,7 @@ def _drive(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "ClearStaging",
-            "Superseded checkpoints, and a staged result that proved incomplete.",
+            "Superseded checkpoints, and a staged result that is incomplete.",
             OBJECTS,
             ("s3:DeleteObject",),
             site.objects("runs/*/checkpoint/*", "runs/*/result/*"),
@@ -143,14 +143,14 @@ def _keep_index(site: Site) -> tuple[Statement, ...]:
     return (
         Statement(
             "EnterRuns",
-            "Which runs may be open, and which are the newest; the journal decides, this says where to look.",
+            "The index of open runs and of the newest ones. It says where to look; the journal decides.",
             OBJECTS,
             ("s3:PutObject",),
             site.objects(*INDEX),
         ),
         Statement(
             "RemoveEndedRuns",
-            "A run that ended leaves the index of open ones; nothing of the run itself goes.",
+            "A run that has ended is removed from the index of open ones; the run itself stays.",
             OBJECTS,
             ("s3:DeleteObject",),
             site.objects("open/*"),
@@ -180,7 +180,7 @@ def _publish(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "MakeAliases",
-            "The first of an alias, and of the index.",
+            "The first version of an alias and of the index.",
             ONCE,
             ("s3:PutObject",),
             moving,
@@ -188,8 +188,8 @@ def _publish(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "MoveAliases",
-            "An alias moves from what was read to what was decided by it: two that publish at once do not undo "
-            "one another.",
+            "An alias moves only if it is still what was read before: two publications at the same time do not undo one "
+            "another.",
             ONCE,
             ("s3:PutObject",),
             moving,
@@ -213,7 +213,7 @@ def _list(site: Site) -> Statement:
 def _read(site: Site, keys: tuple[str, ...]) -> Statement:
     return Statement(
         "Read",
-        "What the role works with, below the store's prefix.",
+        "The objects that the role works with, below the store's prefix.",
         OBJECTS,
         ("s3:GetObject",),
         site.objects(*keys),
@@ -223,7 +223,7 @@ def _read(site: Site, keys: tuple[str, ...]) -> Statement:
 def _abort(site: Site, keys: tuple[str, ...]) -> Statement:
     return Statement(
         "AbortUploads",
-        "The parts of an upload that failed cost storage until they are dropped.",
+        "The parts of a failed upload cost storage until they are removed.",
         MULTIPART,
         ("s3:AbortMultipartUpload",),
         site.objects(*keys),

@@ -1,4 +1,4 @@
-"""Statements of the bucket's own policy: what the public can read, and what is denied to all."""
+"""Statements of the bucket's own policy: public reads, and what is denied to everyone."""
 
 from gpu_offload.infra.account.bucket import ONCE, PUBLIC
 from gpu_offload.infra.account.site import Site
@@ -9,12 +9,12 @@ ARTICLE = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-
 
 
 def bucket_statements(site: Site, *, plain_public: bool = False) -> tuple[Statement, ...]:
-    """Return the bucket's own policy: what the public can read, and what is denied to all, administrators included."""
+    """Return the statements of the bucket's policy. Its denials apply to administrators, too."""
     return (
         *(_everything(site) if plain_public else _models(site)),
         Statement(
             "EncryptedTransportOnly",
-            "Nothing goes in or out in the clear.",
+            "Every request must be encrypted in transit.",
             ARTICLE,
             ("s3:*",),
             (site.bucket_arn, f"{site.bucket_arn}/*"),

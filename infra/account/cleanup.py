@@ -1,4 +1,4 @@
-"""Statements for finding, terminating and removing tagged resources."""
+"""Policy statements for finding, terminating and deleting tagged resources."""
 
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Conditions, Statement
@@ -34,7 +34,7 @@ def janitor_compute(site: Site) -> tuple[Statement, ...]:
     return (
         Statement(
             "Look",
-            "To end what is left over one must see it; EC2 cannot limit this to resources.",
+            "Finds what is left over; EC2 cannot limit these calls to resources.",
             KEYS,
             LOOK,
             ("*",),
@@ -54,8 +54,8 @@ def end(site: Site) -> tuple[Statement, ...]:
         _terminate(site),
         Statement(
             "CancelOurSpotRequests",
-            "A persistent request launches again after every end. We make one-time ones only; one with our tag that is "
-            "open all the same would cost for ever.",
+            "A persistent request launches again after each termination. gpu-offload makes one-time requests only; a "
+            "persistent one with our tag would cost money for ever.",
             KEYS,
             ("ec2:CancelSpotInstanceRequests",),
             (site.ec2("spot-instances-request"),),
@@ -63,7 +63,7 @@ def end(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "DeleteOurVolumes",
-            "The disk that an instance left, where it has our tag.",
+            "The volume that an instance left, if it has our tag.",
             KEYS,
             ("ec2:DeleteVolume",),
             (site.ec2("volume"),),
@@ -79,8 +79,8 @@ def end(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "DeleteOurSchedules",
-            "A schedule whose instance has ended. Schedules have no tags of their own, so the name decides, which has "
-            "the mark of the store: another stack of the account has another one.",
+            "A schedule whose instance has ended. Schedules have no tags, so their names decide, which contain the "
+            "store's mark: another stack of the account has another mark.",
             "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridgescheduler.html",
             ("scheduler:DeleteSchedule", "scheduler:GetSchedule"),
             (site.schedules,),
@@ -91,7 +91,7 @@ def end(site: Site) -> tuple[Statement, ...]:
 def _terminate(site: Site) -> Statement:
     return Statement(
         "TerminateWhatIsOurs",
-        "Only what has our tag, in every region, and no other store's: the rest of the account is not ours.",
+        "Only instances with our tag and of no other store, in every region; nothing else in the account.",
         EXAMPLES,
         ("ec2:TerminateInstances",),
         (site.ec2("instance"),),

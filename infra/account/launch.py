@@ -1,4 +1,4 @@
-"""Statements for launching instances within the limits of a stack."""
+"""Policy statements for launches within the limits of a stack."""
 
 from gpu_offload.infra.account.cleanup import EXAMPLES, KEYS, LOOK, end, ours
 from gpu_offload.infra.account.site import Site
@@ -27,7 +27,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
     return (
         Statement(
             "Look",
-            "Types, zones, prices, networks, images and quotas, read only; EC2 cannot limit them to resources.",
+            "Types, zones, prices, networks, images and quotas, read only; EC2 cannot limit these calls to resources.",
             KEYS,
             (
                 *LOOK,
@@ -52,10 +52,10 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchInstance",
-            "Only these types, markets and regions; only with our tags, by which everything is found and ended; "
+            "Only these types, markets and regions; only with our tags, by which instances are found and terminated; "
             "metadata by session tokens only and one hop far, so that neither a container nor a forged request "
-            "gets the role's credentials; only with the one profile. That it terminates when it shuts down is no "
-            "condition key of EC2's: the code says so in every launch, and the dead-man timer does not rely on it.",
+            "gets the role's credentials; only with this profile. EC2 has no condition key for the behaviour at "
+            "shutdown: the code sets it in every launch, and the dead-man timer does not rely on it.",
             KEYS,
             ("ec2:RunInstances",),
             (site.ec2("instance"),),
@@ -80,8 +80,8 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchVolume",
-            "A disk costs, and keeps what was on it: encrypted, of the cheap kind, not larger than agreed and no faster "
-            "than its price includes, tagged.",
+            "A volume costs money and keeps its data: encrypted, of the cheap type, within the agreed size, no faster "
+            "than the price includes, and tagged.",
             KEYS,
             ("ec2:RunInstances",),
             (site.ec2("volume"),),
@@ -102,7 +102,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchImage",
-            "An image runs as root with access to the role's credentials, and every AWS account can publish images.",
+            "An image runs as root with the role's credentials, and every AWS account can publish images.",
             KEYS,
             ("ec2:RunInstances",),
             (f"arn:{site.partition}:ec2:*::image/*",),
@@ -110,7 +110,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchTagged",
-            "The network interface and the spot request come into being with the instance, and have our tag.",
+            "The network interface and the spot request are made with the instance, and have our tag.",
             KEYS,
             ("ec2:RunInstances",),
             (site.ec2("network-interface"), site.ec2("spot-instances-request")),
@@ -118,7 +118,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchInOurGroup",
-            "A launch uses a security group of ours, which lets in one address at one port, and no other.",
+            "A launch uses a security group with our tag, which admits one address at one port.",
             KEYS,
             ("ec2:RunInstances",),
             (site.ec2("security-group"),),
@@ -126,8 +126,8 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchInSubnet",
-            "Default subnets are not ours and have no tag: the region limits where a launch may happen, and the network "
-            "or the subnets where the stack names them.",
+            "Default subnets have no tag. Launches are limited by the region, and by the network or the subnets if the "
+            "stack names them.",
             KEYS,
             ("ec2:RunInstances",),
             site.subnet_arns,
@@ -139,8 +139,8 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "TagAtBirth",
-            "Tags are given while something is made, and only ours. Could they be given later, anything in the "
-            "account could be made to look like ours, and then be terminated.",
+            "Only our tags, and only while a resource is made. A role that could add them later could tag anything in "
+            "the account, and then terminate it.",
             TAGS,
             ("ec2:CreateTags",),
             tuple(
@@ -164,7 +164,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "CreateGroup",
-            "One security group a run, with our tag and our store's mark: another stack finds and adopts its own by name.",
+            "One security group for each run, with our tag and our store's mark, which distinguishes it from another stack's.",
             EXAMPLES,
             ("ec2:CreateSecurityGroup",),
             (site.ec2("security-group"),),
@@ -172,7 +172,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "CreateGroupInNetwork",
-            "The network that the group is made in is not ours and has no tag; the group itself must.",
+            "The network has no tag of ours; the group that is made in it must have one.",
             EXAMPLES,
             ("ec2:CreateSecurityGroup",),
             (site.vpc_arn,),
@@ -180,7 +180,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "OpenOurGroup",
-            "The driver's address is let in, and a former driver's shut out: in groups of ours only.",
+            "Admits the driver's address and revokes a former driver's, in groups with our tag only.",
             KEYS,
             ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"),
             (site.ec2("security-group"),),
@@ -188,7 +188,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "ReadOurConsole",
-            "What an instance that cannot be reached printed while it booted.",
+            "The boot messages of an instance that cannot be reached.",
             KEYS,
             ("ec2:GetConsoleOutput",),
             (site.ec2("instance"),),
@@ -205,7 +205,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LookAtTheProfile",
-            "A plan says that the instance profile is missing before anything is staged or rented.",
+            "A plan reports a missing instance profile before anything is staged or launched.",
             "https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html",
             ("iam:GetInstanceProfile",),
             (site.profile,),
@@ -220,14 +220,14 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "PlanTheEnd",
-            "One schedule an attempt, by our names: it terminates the instance if nothing else does.",
+            "One schedule for each attempt, with our names: it terminates the instance if nothing else does.",
             "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridgescheduler.html",
             ("scheduler:CreateSchedule", "scheduler:UpdateSchedule"),
             (site.schedules,),
         ),
         Statement(
             "FirstSpotInstance",
-            "An account's first spot instance needs EC2's own role for it; this allows that role and no other.",
+            "An account's first spot instance needs EC2's service-linked role; this allows that role and no other.",
             "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html",
             ("iam:CreateServiceLinkedRole",),
             (

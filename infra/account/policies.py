@@ -25,19 +25,19 @@ def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
         Policy("launcher-trust", "who may become the launcher", trust_environment(site)),
         Policy(
             "launcher",
-            "rents instances and drives them; behind an environment",
+            "launches instances and drives them; behind an environment",
             (*launcher_compute(site), *launcher_store(site), own_role(site, "launcher")),
         ),
         Policy("janitor-trust", "who may become the janitor", trust_branch(site, "janitor")),
         Policy(
             "janitor",
-            "finds and terminates what has our tag; never behind an approval",
+            "finds and terminates tagged resources; never behind an approval",
             (*janitor_compute(site), *janitor_store(site), own_role(site, "janitor")),
         ),
         Policy("publisher-trust", "who may become the publisher", trust_branch(site, "publisher")),
         Policy(
             "publisher",
-            "trains on the runner and publishes; rents nothing",
+            "trains on the runner and publishes; launches nothing",
             (*publisher_store(site), own_role(site, "publisher")),
         ),
         Policy("trainer-trust", "who may become the trainer", trust_instance()),

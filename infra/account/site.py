@@ -193,7 +193,7 @@ class Site:
         only the names. https://docs.github.com/en/actions/reference/security/oidc
         """
         owner, name = self.repository.split("/")
-        # Whole, one by one: a wildcard for the numbers would admit whoever takes over a name that was given up.
+        # In full: a wildcard in place of the numbers would admit a later owner of the name.
         forms = [f"repo:{owner}/{name}:{suffix}"]
         if self.owner_id is not None:
             forms.append(f"repo:{owner}@{self.owner_id}/{name}@{self.repository_id}:{suffix}")

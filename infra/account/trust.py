@@ -1,4 +1,4 @@
-"""Trust policies: who can assume which role."""
+"""Statements of trust policies: who can assume which role."""
 
 from gpu_offload.infra.account.site import AUDIENCE, ISSUER, Site
 from gpu_offload.infra.account.statement import Statement
@@ -15,8 +15,8 @@ def trust_environment(site: Site) -> tuple[Statement, ...]:
             site,
             site.environment_subjects,
             f"Only a job of {site.repository} in the environment {site.environment!r}, on the branch {site.branch!r}, may "
-            "spend money. Both forms of the subject are named whole, without a wildcard: a fork has another "
-            "repository's name and number, a pull request another ending.",
+            "spend money. Both forms of the subject are named in full, without a wildcard: a fork has another name and "
+            "number, and a pull request's subject another ending.",
         ),
     )
 
@@ -24,16 +24,16 @@ def trust_environment(site: Site) -> tuple[Statement, ...]:
 def trust_branch(site: Site, kind: str) -> tuple[Statement, ...]:
     """Trust a job on the default branch: code merged by a person with the right to merge."""
     why = (
-        "A clean-up that waits for an approval does not happen, so the janitor is behind no environment"
+        "A clean-up must not wait for an approval, so the janitor is behind no environment"
         if kind == "janitor"
-        else "What is merged to the default branch may publish"
+        else "Code that is merged to the default branch may publish"
     )
     return (
         _github(
             site,
             site.branch_subjects,
-            f"{why}; it is the default branch's alone, and a pull request's subject ends otherwise. Both forms "
-            "of the subject are named whole, without a wildcard.",
+            f"{why}. Only the default branch has this subject; a pull request's ends in another way. Both forms of the "
+            "subject are named in full, without a wildcard.",
         ),
     )
 
@@ -56,8 +56,8 @@ def trust_scheduler(site: Site) -> tuple[Statement, ...]:
     return (
         Statement(
             "SchedulesOfThisAccount",
-            "EventBridge Scheduler acts for any account; the conditions on account and group keep others from using "
-            "it against us. A single schedule must not be named here, says AWS.",
+            "EventBridge Scheduler acts for any account. The conditions on account and group keep others from using it "
+            "with this role. AWS advises against naming a single schedule here.",
             "https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html",
             ("sts:AssumeRole",),
             conditions={

@@ -53,10 +53,10 @@ class QuotaError(CloudError):
 
 
 class NotYetVisibleError(CloudError):
-    """AWS does not know the resource: not yet (right after it was made), or not any more."""
+    """AWS does not know the resource: it was made a moment ago, or it is gone."""
 
     retry = "same"
-    default_remedy = "AWS takes seconds to know what was just made; ask again, or it is gone"
+    default_remedy = "ask again in some seconds: AWS knows a new resource late; otherwise it is gone"
 
 
 class MissingError(CloudError):
@@ -75,14 +75,16 @@ class InUseError(CloudError):
     """The resource is still in use, or between two states."""
 
     retry = "same"
-    default_remedy = "what uses it goes first (an instance takes up to minutes to terminate); then try again"
+    default_remedy = (
+        "wait until what uses it has ended (an instance terminates within minutes), then try again"
+    )
 
 
 class ThrottledError(CloudError):
     """Too many calls in too little time."""
 
     retry = "same"
-    default_remedy = "wait some seconds; if it stays so, something else in the account calls AWS in a loop"
+    default_remedy = "wait some seconds; if it persists, something else in the account calls AWS in a loop"
 
 
 class ServerFaultError(CloudError):

@@ -366,7 +366,7 @@ train() {
     [ -z "$stopping" ] || kill -TERM "$child"
     await "$child"
     child=
-    [ -z "$stopping" ] || [ "$code" != 143 ] || code=75 # told to end before it could listen
+    [ -z "$stopping" ] || [ "$code" != 143 ] || code=75 # SIGTERM came before the training handled it
     ended=$code
     echo "$ended" >"$job/trained.part"
     mv "$job/trained.part" "$job/trained"

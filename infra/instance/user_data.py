@@ -84,7 +84,7 @@ def _document(
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",
                 "ssh_authorized_keys": [str(client_key)],
             },
-            # No shell and no home: nobody logs in as them, and the job gives them folders.
+            # No shell and no home: they run only jobs, which give them folders.
             _service_user("offload-trainer", TRAINER_UID),
             _service_user("offload-uploader", UPLOADER_UID),
         ],

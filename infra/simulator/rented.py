@@ -119,7 +119,7 @@ class Rented:
         self.instance.state_reason.code = code or ("pending" if name == "pending" else "")
         self.instance.state_reason.message = f"{code}: {message}" if code else name
         if code and name in {"shutting-down", "stopping"}:
-            # The form in which EC2 tells the time of a transition.
+            # EC2 gives the time of a transition in this form only.
             who = "User" if code.startswith("Client") else "Service"
             when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
             self.instance._reason = f"{who} initiated ({when})"  # noqa: SLF001  the same
