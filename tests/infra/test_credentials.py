@@ -88,6 +88,7 @@ def test_a_runner_that_fails_for_a_moment_is_asked_again(cloud, runner, environ,
     assert cloud.of("AssumeRoleWithWebIdentity")[0].form["WebIdentityToken"] == "token-3"
 
 
+@pytest.mark.simulator
 def test_a_runner_that_does_not_answer_is_not_taken_for_a_missing_permission(environ, no_waiting):
     environ["ACTIONS_ID_TOKEN_REQUEST_URL"] = "http://127.0.0.1:1/token"
     with pytest.raises(EndpointError, match="run the job again") as silent:

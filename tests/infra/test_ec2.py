@@ -268,7 +268,10 @@ def test_the_console_is_read_and_an_old_type_that_cannot_show_its_latest_is_aske
     assert ec2.console_output(launched.id) == latest
 
 
-def test_an_instance_whose_termination_has_to_be_repeated_is_announced_once(cloud, ec2, request_, no_waiting):
+def test_an_instance_whose_termination_has_to_be_repeated_is_announced_once(
+    cloud, ec2, request_, no_waiting, monkeypatch
+):
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
     launched = ec2.launch(request_)
     throttled = fault("RequestLimitExceeded")
     cloud.fail_once(lambda call: call.action == "TerminateInstances", 503, throttled, times=10)

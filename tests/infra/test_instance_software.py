@@ -127,7 +127,7 @@ def test_two_set_ups_at_the_same_time_make_one_environment(tmp_path):
         f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.02; done\n'
     )
     uv.chmod(0o755)
-    environment = {"GPU_OFFLOAD_ROOT": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    environment = {"GPU_OFFLOAD_ROOT": str(tmp_path), "PATH": f"{inbox}:/usr/bin:/bin"}
     words = ["sh", inbox / "job.sh", "install", software().lock_sha256, "w.whl"]
     asked = tmp_path / "asked"
     first = subprocess.Popen(words, env=environment)
