@@ -51,8 +51,6 @@ class Instance:
     launch_time: datetime
     ended_at: datetime | None
     public_ip: str | None
-    private_ip: str | None
-    volumes: tuple[str, ...]
     security_groups: tuple[str, ...]
     store: str | None = None
     why: str = ""
@@ -80,7 +78,6 @@ class Volume:
     id: str
     run: str
     state: str
-    size_gib: int
     attached_to: str | None
     expires: datetime | None
     store: str | None = None
@@ -133,15 +130,6 @@ class Ec2(Network):
                 for item in reservation["Instances"]
             ]
         return sorted(found, key=lambda instance: (instance.launch_time, instance.id))
-
-    def get(self, instance_id: str) -> Instance:
-        """Return one instance. Raises NotYetVisibleError."""
-        operation = f"looking for {instance_id}"
-        with aws_errors(operation):
-            found = self._client.describe_instances(InstanceIds=[instance_id])["Reservations"]
-        if not found:
-            raise NotYetVisibleError(f"{operation}: EC2 does not know it")
-        return _instance(found[0]["Instances"][0])
 
     def terminate(self, instance_ids: Iterable[str]) -> dict[str, str]:
         """Ask EC2 to terminate; return each instance's state after, "terminated" for those that it has forgotten.
@@ -206,7 +194,6 @@ def _dry_run(operation: str) -> Iterator[None]:
 def _instance(item: Mapping[str, Any]) -> Instance:
     found = tags_of(item)
     attempt = found.get(ATTEMPT_TAG, "")
-    mappings = item.get("BlockDeviceMappings", [])
     state = item["State"]["Name"]
     # A new instance has a reason, too: `pending`.
     reason = item.get("StateReason", {}) if state in {*ENDED, "stopped"} else {}
@@ -224,8 +211,6 @@ def _instance(item: Mapping[str, Any]) -> Instance:
         launch_time=item["LaunchTime"].astimezone(UTC),
         ended_at=_transition(item.get("StateTransitionReason", "")) if state in ENDED else None,
         public_ip=item.get("PublicIpAddress") or None,
-        private_ip=item.get("PrivateIpAddress") or None,
-        volumes=tuple(mapping["Ebs"]["VolumeId"] for mapping in mappings if "Ebs" in mapping),
         security_groups=tuple(group["GroupId"] for group in item.get("SecurityGroups", [])),
         store=found.get(STORE_TAG),
         why=reason.get("Message", ""),
@@ -245,7 +230,6 @@ def _volume(item: Mapping[str, Any]) -> Volume:
         id=item["VolumeId"],
         run=found.get(RUN_TAG, ""),
         state=item["State"],
-        size_gib=item["Size"],
         attached_to=attachments[0].get("InstanceId") if attachments else None,
         expires=parse_time(found.get(EXPIRES_TAG)),
         store=found.get(STORE_TAG),

@@ -149,17 +149,13 @@ def from_reply(operation: str, code: str, message: str, status: int = 0) -> Clou
         kind = NotYetVisibleError
     else:
         kind = CODES.get(code) or _guess(code, status)
-    found = ENCODED.search(message)
     remedy = REMEDIES.get(code, "")
-    if found:
+    if found := ENCODED.search(message):
+        # The reason is readable with a permission of its own only, so AWS does not send it in plain text.
         message = ENCODED.sub(" ", message).strip()
-        remedy = f"{kind.default_remedy}; `aws sts decode-authorization-message` explains the refusal"
-    return kind(
-        f"{operation}: {message or code or f'HTTP status {status}'}",
-        code=code,
-        remedy=remedy,
-        encoded=found[1] if found else "",
-    )
+        command = f"aws sts decode-authorization-message --encoded-message {found[1]}"
+        remedy = f"{kind.default_remedy}; an administrator reads the reason with: {command}"
+    return kind(f"{operation}: {message or code or f'HTTP status {status}'}", code=code, remedy=remedy)
 
 
 def _guess(code: str, status: int) -> type[CloudError]:

@@ -15,16 +15,14 @@ class CloudError(OffloadError):
         retry: What a caller can do about it.
         remedy: What a person can do about it; a sentence without a full stop.
         code: AWS's error code; the exception's name where no reply came.
-        encoded: EC2's encoded reason for a refusal, for `aws sts decode-authorization-message`; mostly empty.
     """
 
     retry: ClassVar[Retry] = "never"
     default_remedy: ClassVar[str] = "see the message and AWS's documentation of this error code"
 
-    def __init__(self, text: str, *, code: str = "", remedy: str = "", encoded: str = "") -> None:
+    def __init__(self, text: str, *, code: str = "", remedy: str = "") -> None:
         self.remedy = remedy or self.default_remedy
         self.code = code
-        self.encoded = encoded
         super().__init__(f"{text}{f' [{code}]' if code else ''}: {self.remedy}")
 
 

@@ -1,7 +1,6 @@
 """The machine image: Amazon's newest deep-learning image by its public parameter, or the configured one."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 import boto3
 
@@ -10,7 +9,6 @@ from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import DeniedError, InvalidRequestError, MissingError
-from gpu_offload.infra.aws.tags import parse_time
 
 PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 """Deep Learning Base AMI: Ubuntu 22.04 with NVIDIA's open driver, which g4dn and newer need. AWS renews it often, so
@@ -31,7 +29,6 @@ class Image:
     owner: str
     root_device: str
     size_gib: int
-    created: datetime | None
 
 
 def find_image(
@@ -109,7 +106,6 @@ def find_image(
         owner=owner,
         root_device=root,
         size_gib=max(sizes, default=0),
-        created=parse_time(item.get("CreationDate")),
     )
 
 

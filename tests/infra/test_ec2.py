@@ -14,7 +14,6 @@ from gpu_offload.infra.aws.errors import (
     DeniedError,
     EndpointError,
     NoCapacityError,
-    NotYetVisibleError,
     QuotaError,
     TokenMismatchError,
 )
@@ -148,10 +147,8 @@ def test_an_instance_is_found_by_its_run_and_knows_everything_that_was_asked(ec2
         "spot",
     )
     assert one.public_ip
-    assert one.volumes
     assert not one.ended
     assert one.launch_time.tzinfo is not None
-    assert ec2.get(one.id) == one
     assert {instance.run for instance in ec2.find()} == {"r1", "other"}
     assert next(instance for instance in ec2.find() if instance.run == "other").market == "on-demand"
 
@@ -183,8 +180,6 @@ def test_terminating_twice_is_harmless_and_the_instance_is_seen_to_the_end(ec2, 
 
 def test_an_instance_that_ec2_has_forgotten_counts_as_terminated(ec2, no_waiting):
     assert ec2.terminate(["i-0123456789abcdef0"]) == {"i-0123456789abcdef0": "terminated"}
-    with pytest.raises(NotYetVisibleError):
-        ec2.get("i-0123456789abcdef0")
 
 
 def test_a_new_instance_that_ec2_does_not_know_yet_is_terminated_all_the_same(
@@ -294,9 +289,7 @@ def test_volumes_are_found_by_run_and_deleted_once(ec2):
     )["VolumeId"]
     client.create_volume(AvailabilityZone="us-east-1a", Size=8)
     volumes = ec2.volumes("r9")
-    assert [(volume.id, volume.run, volume.size_gib, volume.attached_to) for volume in volumes] == [
-        (made, "r9", 8, None)
-    ]
+    assert [(volume.id, volume.run, volume.attached_to) for volume in volumes] == [(made, "r9", None)]
     assert [volume.id for volume in ec2.volumes()] == [made]
     assert ec2.delete_volume(made)
     assert not ec2.delete_volume(made)
@@ -304,7 +297,7 @@ def test_volumes_are_found_by_run_and_deleted_once(ec2):
 
 def test_a_terminated_instance_leaves_no_volume(ec2, request_):
     launched = ec2.launch(request_)
-    assert launched.volumes or ec2.get(launched.id).volumes
+    assert ec2.volumes("r1")
     ec2.terminate([launched.id])
     assert ec2.volumes("r1") == []
 

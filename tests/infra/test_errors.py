@@ -87,14 +87,13 @@ def test_what_botocore_raises_by_itself_has_its_type_too(raised, kind):
     assert type(caught.value).__name__ == kind
 
 
-def test_an_encoded_refusal_is_kept_out_of_the_text_and_the_remedy_says_how_to_read_it():
+def test_the_remedy_of_an_encoded_refusal_is_the_command_that_reads_it():
     message = (
         "You are not authorized to perform this operation. Encoded authorization failure message: abcDEF-123"
     )
     error = from_reply("launching", "UnauthorizedOperation", message, 403)
-    assert error.encoded == "abcDEF-123"
-    assert "abcDEF" not in str(error)
-    assert "decode-authorization-message" in error.remedy
+    assert str(error).count("abcDEF-123") == 1
+    assert "decode-authorization-message --encoded-message abcDEF-123" in error.remedy
 
 
 def test_a_quota_error_says_how_to_get_more():
