@@ -131,6 +131,15 @@ class Ec2(Network):
             ]
         return sorted(found, key=lambda instance: (instance.launch_time, instance.id))
 
+    def get(self, instance_id: str) -> Instance:
+        """Return one instance. Raises NotYetVisibleError."""
+        operation = f"looking for {instance_id}"
+        with aws_errors(operation):
+            found = self._client.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        if not found:
+            raise NotYetVisibleError(f"{operation}: EC2 does not know it")
+        return _instance(found[0]["Instances"][0])
+
     def terminate(self, instance_ids: Iterable[str]) -> dict[str, str]:
         """Ask EC2 to terminate; return each instance's state after, "terminated" for those that it has forgotten.
 

@@ -42,7 +42,8 @@ class PinnedSftp(SFTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
         try:
             self.client.connect(self.host, timeout=TIMEOUT_S, auth_timeout=TIMEOUT_S, **self.ssh_kwargs)
             self.ftp = self.client.open_sftp()
-            self.ftp.get_channel().settimeout(SILENCE_S)
+            if channel := self.ftp.get_channel():
+                channel.settimeout(SILENCE_S)
         except paramiko.AuthenticationException as error:
             raise StoreDeniedError(
                 f"{place}: {error}: add the key of this user to authorized_keys there"

@@ -147,6 +147,7 @@ def test_an_instance_is_found_by_its_run_and_knows_everything_that_was_asked(ec2
         "spot",
     )
     assert one.public_ip
+    assert ec2.get(one.id) == one
     assert not one.ended
     assert one.launch_time.tzinfo is not None
     assert {instance.run for instance in ec2.find()} == {"r1", "other"}
@@ -180,6 +181,8 @@ def test_terminating_twice_is_harmless_and_the_instance_is_seen_to_the_end(ec2, 
 
 def test_an_instance_that_ec2_has_forgotten_counts_as_terminated(ec2, no_waiting):
     assert ec2.terminate(["i-0123456789abcdef0"]) == {"i-0123456789abcdef0": "terminated"}
+    with pytest.raises(NotYetVisibleError):
+        ec2.get("i-0123456789abcdef0")
 
 
 def test_a_new_instance_that_ec2_does_not_know_yet_is_terminated_all_the_same(
