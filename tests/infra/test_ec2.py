@@ -14,6 +14,7 @@ from gpu_offload.infra.aws.errors import (
     DeniedError,
     EndpointError,
     NoCapacityError,
+    NotYetVisibleError,
     QuotaError,
     TokenMismatchError,
 )
