@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Self
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import OffloadError
 
 
 class StoreError(OffloadError):
@@ -44,8 +44,6 @@ class CorruptObjectError(StoreError):
 
 class StoreUrlError(StoreError):
     """The store's URL is not one that `open_store` understands."""
-
-    exit_code = EXIT_USAGE
 
 
 class ObjectKeyError(StoreError):
