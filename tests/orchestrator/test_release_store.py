@@ -192,13 +192,6 @@ def test_a_person_rolls_back_a_release_by_the_workflow(published):
     assert "worse at night" in stable.moves[-1].why
 
 
-def test_a_document_whose_upload_was_interrupted_is_created_again(store, github):
-    store.release.assets()  # makes the release
-    github.assets[1] = {"name": "aliases-x.json", "body": b"", "state": "starter"}
-    store.create("aliases/x.json", b"1")
-    assert store.read("aliases/x.json")[0] == b"1"
-
-
 ONE = {"id": 1, "name": "index.json", "size": 1, "state": "uploaded"}
 
 
@@ -211,16 +204,6 @@ class Hostile(GitHub):
         if method == "GET" and target.partition("?")[0].endswith(self.forged[0]):
             return 200, self.forged[1]
         return super().answer(method, target, headers, body)
-
-
-@pytest.mark.parametrize("status", [403, 429])
-def test_too_many_requests_are_not_taken_for_a_missing_permission(status):
-    class Busy(GitHub):
-        def answer(self, method, target, headers, body):
-            return status, {"message": "You have exceeded a secondary rate limit."}
-
-    with Busy() as server, pytest.raises(StoreUnreachableError, match="again later"):
-        GitHubRelease(server.url, server.repository, TOKEN, "offload-models").assets()
 
 
 def test_the_state_of_a_document_that_was_replaced_since_it_was_listed_is_that_of_the_new_one(
