@@ -7,6 +7,7 @@ helper function carries `pytest.mark.process` itself.
 import re
 import sys
 from importlib.util import find_spec
+from operator import itemgetter
 
 import pytest
 
@@ -19,6 +20,9 @@ MARKS = {
 }
 SWEEP = "sweep"
 """The mark of tests that use no resource but play hundreds of runs in a model world: half a minute of CPU together."""
+
+BUSY, WAITING = ("workflow", "training", "root", SWEEP), ("simulator", "process")
+"""Kinds of files by their first mark, the slowest first; a file with marks of both is busy."""
 
 OF_FIXTURE = {
     **dict.fromkeys(("cloud", "moto_server", "github", "server", "metadata", "token_endpoint"), "simulator"),
@@ -108,21 +112,33 @@ def pytest_collection_modifyitems(config, items):
 
 
 def deal(items, workers):
-    """Order tests so that the share of each worker begins with the slowest kinds and ends with the quickest.
+    """Order tests so that the share of each worker ends with quick ones, and every other one begins with those that wait.
 
-    xdist gives each worker a run of consecutive tests. A file stays together: its tests share fixtures.
+    xdist gives each worker a run of consecutive tests, all of the same length; in the end a worker takes over the last
+    tests of another. A slow file stays together: its tests share fixtures. While some workers compute, the others wait for
+    hosts and processes, so that all processors have work all the time.
     """
     files = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    kinds = ("workflow", "training", "root", SWEEP, "simulator", "process")
-
-    def rank(tests):
+    kinds = BUSY + WAITING
+    ranked = []
+    for tests in files.values():
         marks = {mark.name for test in tests for mark in test.iter_markers()}
-        return next((i for i, kind in enumerate(kinds) if kind in marks), len(kinds))
-
-    slowest_first = sorted(files.values(), key=rank)
-    return [test for worker in range(workers) for tests in slowest_first[worker::workers] for test in tests]
+        ranked.append((next((i for i, kind in enumerate(kinds) if kind in marks), len(kinds)), tests))
+    slow = sorted((file for file in ranked if file[0] < len(kinds)), key=itemgetter(0))
+    quick = [test for rank, tests in ranked if rank == len(kinds) for test in tests]
+    dealt = []
+    for worker in range(workers):
+        end = len(dealt) + (len(items) - len(dealt)) // (workers - worker)
+        share = slow[worker::workers]
+        if worker % 2:
+            share.sort(key=lambda file: (file[0] - len(BUSY)) % len(kinds))
+        dealt += [test for _, tests in share for test in tests]
+        room = max(0, end - len(dealt))
+        dealt += quick[:room]
+        del quick[:room]
+    return dealt + quick
 
 
 @pytest.hookimpl(wrapper=True)

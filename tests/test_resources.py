@@ -80,15 +80,15 @@ def test_a_skip_fails_where_none_is_allowed_but_the_expected(tmp_path, name, wor
     assert run(tmp_path, f"test_suite.py::{name}", *words)[0] == code
 
 
-def test_each_workers_share_begins_with_the_slow_files_and_keeps_files_together():
+def test_files_stay_together_the_quick_ones_come_last_and_every_other_worker_begins_with_those_that_wait():
     class Item(SimpleNamespace):
         def iter_markers(self):
-            return iter(self.marks)
+            return (SimpleNamespace(name=name) for name in self.marks)
 
-    act, root = SimpleNamespace(name="workflow"), SimpleNamespace(name="root")
     items = [
-        Item(path="a", marks=[]), Item(path="b", marks=[]), Item(path="b", marks=[root]),
-        Item(path="c", marks=[]), Item(path="d", marks=[act]),
+        Item(path="a", marks=[]), Item(path="b", marks=[]), Item(path="b", marks=["root", "process"]),
+        Item(path="c", marks=[]), Item(path="d", marks=["workflow"]), Item(path="e", marks=["process"]),
+        Item(path="f", marks=["process"]),
     ]  # fmt: skip
-    assert [item.path for item in deal(items, 1)] == ["d", "b", "b", "a", "c"]
-    assert [item.path for item in deal(items, 2)] == ["d", "a", "b", "b", "c"]
+    assert [item.path for item in deal(items, 1)] == ["d", "b", "b", "e", "f", "a", "c"]
+    assert [item.path for item in deal(items, 2)] == ["d", "e", "a", "f", "b", "b", "c"]
