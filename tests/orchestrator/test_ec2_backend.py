@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import OFFLOAD, offload, start
+from commands import OFFLOAD, offload, start, wait_until
 from commands import run as command
 from leak_case import train_project
 from run_case import attempt_of, run_of
@@ -106,10 +106,7 @@ def launched(rented, run):
     record = attempt_of(run)
     host = rented.launch(run, record)
     seen = ObservedAttempt(record, host=host)
-    give_up = time.monotonic() + 30
-    while not any(i.state == "running" for i in rented.instances(run, (seen,))):
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    wait_until(lambda: any(i.state == "running" for i in rented.instances(run, (seen,))))
     return seen
 
 
@@ -307,15 +304,13 @@ def journal_of(project):
 
 
 def wait_for_heartbeat(journal, process):
-    give_up = time.monotonic() + 120
-    while time.monotonic() < give_up:
-        for run in journal.run_ids():
-            attempts = journal.attempts(run)
-            if attempts and attempts[-1].heartbeat is not None:
-                return run
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    pytest.fail("no heartbeat came")
+    """Wait until the latest attempt of a run has a heartbeat; return the run."""
+
+    def beating():
+        attempts = ((run, journal.attempts(run)) for run in journal.run_ids())
+        return next((run for run, found in attempts if found and found[-1].heartbeat), None)
+
+    return wait_until(beating, seconds=120, process=process)
 
 
 def test_a_training_of_ones_own_goes_to_the_instance_and_comes_back_published(cloud, project):
