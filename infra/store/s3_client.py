@@ -1,5 +1,6 @@
 """The S3 client of one bucket: opened when first used, unsigned without credentials, in the dialect of its server."""
 
+import os
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,13 @@ from gpu_offload.infra.store.s3_errors import ClientSettingsError, code_of, stat
 if TYPE_CHECKING:
     import boto3
     from mypy_boto3_s3 import S3Client
+
+ELSEWHERE: dict[str, Any] = {
+    "s3": {"addressing_style": "path"},
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+"""Outside AWS one address serves all buckets, and some servers refuse the checksum trailers of newer SDKs."""
 
 
 @dataclass
@@ -59,23 +67,19 @@ class BucketClient:
         self._anonymous = self.unsigned or session.get_credentials() is None
         settings: dict[str, Any] = {"signature_version": botocore.UNSIGNED} if self._anonymous else {}
 
-        def client(**more: Any) -> "S3Client":
+        def client(*, elsewhere: bool) -> "S3Client":
             return session.client(
                 "s3",
                 endpoint_url=self.endpoint_url,
                 region_name=self.region_name or session.region_name or "us-east-1",
-                config=client_config(**settings, **more),
+                config=client_config(**settings, **(ELSEWHERE if elsewhere else {})),
             )
 
-        made = client()
-        # Only the client knows its endpoint, which may come from the environment or a profile.
-        if is_elsewhere(made.meta.endpoint_url):
-            # Others have one address for all buckets, and some refuse the checksum trailers of newer SDKs.
-            made = client(
-                s3={"addressing_style": "path"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            )
+        # Only the client knows its endpoint, which may come from a profile, too. A guess saves a second client.
+        guess = is_elsewhere(self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
+        made = client(elsewhere=guess)
+        if (right := is_elsewhere(made.meta.endpoint_url)) != guess:
+            made = client(elsewhere=right)
         made.meta.events.register("after-call.s3", self._learn_time)
         return made
 
