@@ -169,12 +169,13 @@ def moto_server():
     pytest.importorskip("moto.server", reason="the extra [simulator] is not installed")
     import logging
 
-    from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
     from werkzeug.wrappers import Response
 
+    from gpu_offload.infra.simulator.endpoint import Dispatcher
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    backend = DomainDispatcherApplication(create_backend_app)
+    backend = Dispatcher()
     writing = threading.Lock()
 
     def moto(environ, start_response):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -19,12 +20,20 @@ CONTROL = "/_simulator/"
 """Requests below this path are for the simulation itself."""
 
 
+class Dispatcher(DomainDispatcherApplication):  # type: ignore[misc]  # moto is not typed
+    """moto's application. It looks for a host's backend once: moto lists all its folders for that, at every request."""
+
+    def __init__(self) -> None:
+        super().__init__(create_backend_app)
+        self.get_backend_for_host = cache(super().get_backend_for_host)
+
+
 class Application:
     """The WSGI application."""
 
     def __init__(self, cloud: ApiFront) -> None:
         self._cloud = cloud
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = Dispatcher()
         self._writing = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
