@@ -1,9 +1,10 @@
 """A project with training code of its own, its clones in git, and the `offload` command in one of them."""
 
 import json
-import os
 import subprocess
-import sys
+from subprocess import CompletedProcess
+
+from commands import run, start
 
 from gpu_offload.dataset.synthetic import generate
 
@@ -65,16 +66,12 @@ def honest_repository(folder, *, configuration=CONFIGURATION):
 
 
 def offload(folder, *arguments, **environment):
-    """Run `offload` as a user does, with the folder's modules in reach of a careless Python."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """Run `offload`; with an environment of its own as a process, for what a process looks up once."""
+    if environment:
+        process = start(folder, *arguments, environment=environment)
+        out, err = process.communicate(timeout=120)
+        return CompletedProcess(arguments, process.returncode, out, err)
+    return CompletedProcess(arguments, *run(folder, *arguments))
 
 
 def answer(done):

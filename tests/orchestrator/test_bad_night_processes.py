@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 import boto3
+import commands
 from botocore.exceptions import ClientError
 from commands import offload, start, wait_until
 from fast_clock import SLOW, FastClock
@@ -43,13 +44,6 @@ def cloud(monkeypatch, request, hurried):
         for name, value in simulated.environment().items():
             monkeypatch.setenv(name, value)
         yield simulated
-
-
-def failing(folder, *arguments):
-    """Run a command that must fail; return its exit code and what it said."""
-    process = start(folder, *arguments)
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
 
 
 class SlowStaging(Killing):
@@ -134,12 +128,12 @@ def test_an_instance_that_ec2_shows_late_is_stopped_and_booked(hours, tmp_path):
 def test_a_sweep_whose_role_may_not_launch_leaves_the_run_open_and_red(cloud, tmp_path):
     train_project(tmp_path)
     cloud.inject("api:RunInstances:error=UnauthorizedOperation:times=2")
-    code, said = failing(tmp_path, "train", "--on", "ec2")
+    code, _, said = commands.run(tmp_path, "train", "--on", "ec2")
     assert code == 1
     assert "launcher" in said
     journal = Journal(open_store(STORE))
     [run] = journal.open_ids()
-    code, said = failing(tmp_path, "tend")
+    code, _, said = commands.run(tmp_path, "tend")
     assert code == 1
     assert "launcher" in said
     assert journal.open_ids() == [run], "a denial closes no run"
@@ -154,7 +148,7 @@ def test_an_error_that_cannot_pass_ends_the_run_with_its_cause(cloud, tmp_path, 
     train_project(tmp_path)
     cloud.inject(f"api:RunInstances:error={code}")
     began = time.monotonic()
-    status, said = failing(tmp_path, "train", "--on", "ec2")
+    status, _, said = commands.run(tmp_path, "train", "--on", "ec2")
     assert status == 1
     assert code in said
     assert time.monotonic() - began < 60
@@ -218,7 +212,7 @@ def test_an_instance_that_ec2_ends_at_launch_is_reported_with_reason_and_remedy(
         iam.create_instance_profile(InstanceProfileName="fresh")
         iam.add_role_to_instance_profile(InstanceProfileName="fresh", RoleName=PROFILE)
         train_project(tmp_path, extra='instance-profile = "fresh"')
-        code, said = failing(tmp_path, "train", "--on", "ec2")
+        code, _, said = commands.run(tmp_path, "train", "--on", "ec2")
         assert code == 1
         assert simulated.runner_calls["ec2.RunInstances"] == 3, "the refused one, and two instances"
         assert "Client.InternalError" in said

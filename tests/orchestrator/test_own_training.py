@@ -5,13 +5,12 @@ import hashlib
 import http.server
 import io
 import json
-import subprocess
-import sys
 import threading
 import zipfile
 
 import pytest
 from clone_case import own_training
+from commands import offload, run, start
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
@@ -60,59 +59,55 @@ def project(folder, code, *, store="file:store", training="", files=None):
     return folder
 
 
-def run(folder, *command, code=0):
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done
+def here(folder, *arguments, on="cpu", code=0):
+    """Train; return standard output and standard error."""
+    found, out, err = run(folder, "train", "--on", on, *arguments)
+    assert found == code, err
+    return out, err
 
 
-def here(folder, *arguments, code=0):
-    return run(folder, "gpu_offload.orchestrator.cli", "train", "--on", "cpu", *arguments, code=code)
-
-
-def planned(folder):
-    return run(folder, "gpu_offload.orchestrator.cli", "plan", "--on", "cpu").stdout
-
-
-def rented(folder, *arguments, code=0):
-    """Train on an instance of the simulated cloud; its own report comes last on standard error."""
+@pytest.fixture
+def rented(monkeypatch, hurried):
+    """How to train on an instance of a simulated cloud, where nothing is left that costs money."""
     pytest.importorskip("moto", reason="the extra [simulator] is not installed")
-    command = (sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "ec2", *arguments)
-    return run(folder, "gpu_offload.orchestrator.cli", "simulate", "--", *command, code=code)
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
+
+    def train(folder, *arguments, code=0):
+        with SimulatedCloud() as cloud, monkeypatch.context() as patched:
+            for name, value in cloud.environment().items():
+                patched.setenv(name, value)
+            told = here(folder, *arguments, on="ec2", code=code)
+            cloud.settle()
+            assert not cloud.leftovers().costs_money
+        return told
+
+    return train
 
 
 def test_what_the_entrypoint_imports_is_shipped_and_hashed(tmp_path):
     folder = project(tmp_path, HELPED + RETURN, training='include = ["words.txt"]\n', files=OWN)
-    assert "a guess, as if Ultralytics trained" in planned(folder)
-    first = json.loads(here(folder, "--json").stdout)
+    assert "a guess, as if Ultralytics trained" in offload(folder, "plan", "--on", "cpu")
+    # As a process, which could take the project's modules for its own.
+    first = json.loads(start(folder, "train", "--on", "cpu", "--json").communicate(timeout=240)[0])
     assert first["status"] == "trained"
     assert first["metrics"] == {"val/f1": 0.5}
-    pulled = run(folder, "gpu_offload.orchestrator.cli", "pull", "app", "--json")
-    path = folder / json.loads(pulled.stdout)["path"]
+    path = folder / json.loads(offload(folder, "pull", "app", "--json"))["path"]
     assert (path.name, path.read_text()) == ("model.joblib", WORDS)
     manifest = json.loads((folder / "store" / "models" / first["version"] / "manifest.json").read_text())
     assert manifest["license"] == "MIT"
     assert manifest["epochs_completed"] == 1
-    assert json.loads(here(folder, "--json").stdout)["status"] == "already_trained"
+    assert json.loads(here(folder, "--json")[0])["status"] == "already_trained"
     (folder / "infra.py").write_text("WORD = 'changed'\n")
-    assert "corrected by 1 earlier training" in planned(folder)
-    assert json.loads(here(folder, "--json").stdout)["version"] != first["version"]
+    assert "corrected by 1 earlier training" in offload(folder, "plan", "--on", "cpu")
+    assert json.loads(here(folder, "--json")[0])["version"] != first["version"]
 
 
-def test_an_instance_has_what_the_entrypoint_imports(tmp_path):
+def test_an_instance_has_what_the_entrypoint_imports(tmp_path, rented):
     folder = project(
         tmp_path, HELPED + RETURN, store="s3://gpu-offload/x", training='include = ["words.txt"]\n', files=OWN
     )
-    done = rented(folder, "--json")
-    assert json.loads(done.stdout)["metrics"] == {"val/f1": 0.5}
-    assert "left: 0 instances" in done.stderr
+    out, _ = rented(folder, "--json")
+    assert json.loads(out)["metrics"] == {"val/f1": 0.5}
 
 
 FOREST = """
@@ -141,19 +136,21 @@ def main(context):
 )
 def test_what_the_same_code_would_yield_again_is_not_tried_again_here(tmp_path, code, said):
     folder = project(tmp_path, code)
-    done = here(folder, code=1)
-    assert said in done.stderr
-    assert done.stderr.count("attempt 1") >= 1
-    assert "attempt 2" not in done.stderr
-    assert sum(line.startswith("error:") for line in done.stderr.splitlines()) == 1
+    process = start(folder, "train", "--on", "cpu")  # whose standard error cannot hold every text
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert said in err
+    assert err.count("attempt 1") >= 1
+    assert "attempt 2" not in err
+    assert sum(line.startswith("error:") for line in err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("code", [FOREST, "import os\n\n\ndef main(context):\n    os._exit(0)\n"])
-def test_what_the_same_code_would_yield_again_rents_one_instance(tmp_path, code):
+def test_what_the_same_code_would_yield_again_rents_one_instance(tmp_path, rented, code):
     folder = project(tmp_path, code, store="s3://gpu-offload/x")
-    done = rented(folder, code=1)
-    assert "attempt 2" not in done.stderr
-    assert "left: 0 instances" in done.stderr
+    _, err = rented(folder, code=1)
+    assert "attempt 1" in err
+    assert "attempt 2" not in err
 
 
 # ---------------------------------------------------------------------------------------------- requirements
@@ -209,7 +206,7 @@ def main(context):
 
 @pytest.mark.parametrize("place", ["here", "rented"])
 def test_requirements_are_locked_once_and_installed_where_the_training_runs(
-    tmp_path, index, place, monkeypatch
+    tmp_path, index, place, rented, monkeypatch
 ):
     address, publish = index
     publish("1.0", "WORD = 'one'\n")
@@ -219,8 +216,8 @@ def test_requirements_are_locked_once_and_installed_where_the_training_runs(
     folder = project(
         tmp_path, GREETED + RETURN, store=store, training='requirements = "requirements.txt"\n', files=files
     )
-    done = (here if place == "here" else rented)(folder, "--json")
-    assert json.loads(done.stdout)["status"] == "trained"
+    out, _ = (here if place == "here" else rented)(folder, "--json")
+    assert json.loads(out)["status"] == "trained"
     if place == "rented":
         return
     [lock] = (folder / "store" / "locks").iterdir()
@@ -229,7 +226,7 @@ def test_requirements_are_locked_once_and_installed_where_the_training_runs(
     [timing] = timings(open_store(f"file:{folder / 'store'}"))
     assert timing.installed["requirements"] > 0
     publish("2.0", "WORD = 'two'\n")
-    again = json.loads(here(folder, "--json", "--set", "training.seed=1").stdout)
+    again = json.loads(here(folder, "--json", "--set", "training.seed=1")[0])
     model = folder / "store" / "models" / again["version"] / "model.joblib"
     assert model.read_text() == "one", "the lock holds until the file changes"
 
@@ -239,6 +236,6 @@ def test_requirements_that_cannot_be_resolved_start_nothing(tmp_path, index):
     publish("1.0", "WORD = 'one'\n")
     files = {"requirements.txt": f"--index-url {address}\ngreeting==3\n"}
     folder = project(tmp_path, GREETED + RETURN, training='requirements = "requirements.txt"\n', files=files)
-    done = here(folder, code=1)
-    assert "greeting==3" in done.stderr
+    _, err = here(folder, code=1)
+    assert "greeting==3" in err
     assert not list((folder / "store").glob("runs/*"))

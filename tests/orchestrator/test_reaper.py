@@ -4,8 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -409,12 +407,7 @@ def test_tend_leaves_a_healthy_training_alone_and_gives_a_reclaimed_one_its_next
 def test_a_dry_run_takes_no_lease_and_says_what_it_would_do(cloud, tmp_path):
     train_project(tmp_path, pace=0.1)
     (run,) = [Journal(open_store(STORE)).begin(run_of("a-1"))]
-    process = subprocess.run(
-        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "tend", "--dry-run", "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    [tended] = json.loads(process.stdout)["runs"]
+    [tended] = json.loads(offload(tmp_path, "tend", "--dry-run", "--json"))["runs"]
     assert tended["message"].startswith("would open attempt 1")
     assert Journal(open_store(STORE)).attempts(run.id) == ()
     assert open_store(STORE).stat("runs/a-1/driver.json") is None
