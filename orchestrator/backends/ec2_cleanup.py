@@ -23,6 +23,9 @@ from gpu_offload.orchestrator.run.record import RunRecord
 IN_USE_LIMIT_S = 600.0
 """How long a security group may be in use after its instances ended: longer than EC2 may hide an instance."""
 
+TERMINATED_S = 0.5
+"""Pause after terminate calls: EC2 then shows what it was asked for."""
+
 FORGOTTEN_S = 3600.0
 """EC2 shows a terminated instance for about this long."""
 
@@ -132,7 +135,7 @@ class Ec2Cleanup:
             raise unanswered
         if left:
             raise InstanceLeftError("\n".join(map(str, left)))
-        self.pause(0.5)
+        self.pause(TERMINATED_S)
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """Terminate an attempt's instances within seconds, also one whose launch was not answered; return their ids."""

@@ -30,6 +30,9 @@ from gpu_offload.remote_job.spec import StoreRef
 LOST = (errors.HostUnreachableError, errors.ConnectionLostError, errors.CommandTimeoutError)
 """The connection is cut or the machine hangs: the training may go on."""
 
+READY_POLL_S = 0.5
+"""Seconds between two looks at whether an instance is ready."""
+
 LOOK_S = 2.0
 """Seconds between two looks over SSH: 1.5 kB each."""
 
@@ -181,7 +184,9 @@ class Session:
                 passed.add(stage)
                 self.console.detail(f"{stage}: {seen.detail or 'ready'} ({seconds:.1f} s)")
 
-        await_ready(checks, console=self.serial_console, first=first, every=0.5, tell=tell, sleep=self.pause)
+        await_ready(
+            checks, console=self.serial_console, first=first, every=READY_POLL_S, tell=tell, sleep=self.pause
+        )
 
     def _check_capacity(self) -> StageResult:
         match self.state():

@@ -9,8 +9,9 @@ RUN, BACKENDS = "gpu_offload.orchestrator.run", "gpu_offload.orchestrator.backen
 PAUSES = {
     f"{RUN}.closing": {"ENDING_POLL_S": 0.2},
     f"{RUN}.next_step": {"STARTING_POLL_S": 0.2},
-    f"{BACKENDS}.ssh_session": {"LOOK_S": 0.4},
+    f"{BACKENDS}.ssh_session": {"READY_POLL_S": 0.1, "LOOK_S": 0.4},
     f"{BACKENDS}.ec2": {"SETTLE_S": 0.2},
+    f"{BACKENDS}.ec2_cleanup": {"TERMINATED_S": 0.1},
     "gpu_offload.orchestrator.cleanup.reaper": {"POLL_S": 0.2},
     "gpu_offload.orchestrator.lifecycle.stop": {"POLL_S": 0.2},
     "gpu_offload.infra.aws.termination": {"POLL_S": 0.2},
