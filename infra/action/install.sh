@@ -54,16 +54,19 @@ elif [[ ! -x $python ]]; then
     echo "seconds=$SECONDS" >>"$GITHUB_OUTPUT"
 fi
 
-# Our own code is the action's checkout, unpacked as a wheel like the one that an instance gets: nothing is built.
+# Our own code is the action's checkout: nothing is built. A file keeps its time, so that what an earlier step of the job
+# has compiled stays valid.
 "$python" -I - "$action" <<'PYTHON'
-import io, runpy, sys, sysconfig, tomllib, zipfile
+import runpy, shutil, sys, sysconfig, tomllib
 from pathlib import Path
 
-action = Path(sys.argv[1])
+action, site = Path(sys.argv[1]), Path(sysconfig.get_path("purelib"))
 packing = runpy.run_path(str(action / "infra/instance/wheel.py"))
-
+for package in packing["EVERYTHING"]:
+    shutil.copytree(action / package, site / "gpu_offload" / package, dirs_exist_ok=True)
 release = tomllib.loads((action / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-with zipfile.ZipFile(io.BytesIO(packing["pack_wheel"](release, action, packing["EVERYTHING"]).body)) as wheel:
-    wheel.extractall(sysconfig.get_path("purelib"))
+information = site / f"gpu_offload-{release}.dist-info"
+information.mkdir(exist_ok=True)
+(information / "METADATA").write_text(packing["METADATA"].format(release=release), "utf-8")
 PYTHON
 echo "python=$python" >>"$GITHUB_OUTPUT"

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -142,6 +143,7 @@ class LockMissingError(OffloadError):
     """There are no locked dependencies to set an instance up with."""
 
 
+@cache
 def own_software() -> Software:
     """Return the running code as a wheel, its lock, and a uv to send.
 

@@ -13,6 +13,7 @@ PACKAGES = ("client", "errors", "dataset", "infra", "remote_job")
 """What the training module imports; the orchestrator stays on the launching machine."""
 EVERYTHING = (*PACKAGES, "orchestrator")
 """What the action runs; its script reads this name."""
+METADATA = "Metadata-Version: 2.1\nName: gpu-offload\nVersion: {release}\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can store, so that equal code gives equal bytes."""
 
@@ -45,7 +46,7 @@ def pack_wheel(release: str, root: Path | None = None, packages: Sequence[str] =
         for path in sorted((root / package).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: gpu-offload\nVersion: {release}\n".encode()
+    files[f"{info}/METADATA"] = METADATA.format(release=release).encode()
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: gpu-offload\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
