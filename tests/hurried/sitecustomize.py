@@ -1,8 +1,10 @@
 """Shortens the pauses of commands between two looks at a simulated cloud, which is many times faster than AWS.
 
-The commands that a test starts find this file by PYTHONPATH; the fixture `hurried` does the same in the test's process.
+Nor do they wait for the disk: no test cuts the power. The commands that a test starts find this file by PYTHONPATH; the
+fixture `hurried` does the same in the test's process.
 """
 
+import os
 import sys
 
 RUN, BACKENDS = "gpu_offload.orchestrator.run", "gpu_offload.orchestrator.backends"
@@ -37,4 +39,5 @@ class Finder:
 
 
 if __name__ == "sitecustomize":
+    os.fsync = os.fstat
     sys.meta_path.insert(0, Finder())
