@@ -49,23 +49,19 @@ BOTH = pytest.mark.parametrize("project", ["folder", "s3"], indirect=True)
 
 @pytest.fixture
 def project(request, tmp_path):
-    """Return a project with a small dataset, and a store that is a folder or a bucket over HTTP."""
+    """Return a project with a small dataset, and a store that is a bucket over HTTP or a folder.
+
+    With a folder it leaves out what such a training compiles at its start and exports at its end.
+    """
     generate(tmp_path / "shapes", images=24, size=64)
-    store = ""
+    text = CONFIGURATION
     if getattr(request, "param", "folder") == "s3":
-        bucket = request.getfixturevalue("bucket")
-        store = f'[store]\nurl = "s3://{bucket}/project"\n'
-    (tmp_path / "offload.toml").write_text(CONFIGURATION + store)
+        text += f'[store]\nurl = "s3://{request.getfixturevalue("bucket")}/project"\n'
+    else:
+        text = text.replace("threads = false", "threads = false, fused_norm = false")
+        text = text.replace("[registry]", "[registry]\nexports = []")
+    (tmp_path / "offload.toml").write_text(text)
     return tmp_path
-
-
-@pytest.fixture
-def lean_project(project):
-    """Return the same, without what such a training compiles at its start and exports at its end."""
-    configuration = project / "offload.toml"
-    text = configuration.read_text().replace("threads = false", "threads = false, fused_norm = false")
-    configuration.write_text(text.replace("[registry]", "[registry]\nexports = []"))
-    return project
 
 
 OWN_ON_BOTH = pytest.mark.parametrize("own_project", ["folder", "s3"], indirect=True)
@@ -255,8 +251,8 @@ def test_a_killed_training_is_resumed_and_repeats_at_most_the_epoch_it_was_in(ow
     killed_and_resumed(own_project, training=training)
 
 
-def test_a_killed_ultralytics_training_is_resumed_too(lean_project):
-    killed_and_resumed(lean_project, training=True)
+def test_a_killed_ultralytics_training_is_resumed_too(project):
+    killed_and_resumed(project, training=True)
 
 
 def killed_and_resumed(project, *, training):
@@ -275,9 +271,8 @@ def killed_and_resumed(project, *, training):
     assert _manifest(project, report)["epochs_completed"] == EPOCHS
 
 
-def test_an_interrupted_training_exits_75_and_carries_on(lean_project):
+def test_an_interrupted_training_exits_75_and_carries_on(project):
     """It names the signal that it got, says once what is kept, and `status` knows that nothing trains now."""
-    project = lean_project
     process = start_training(project, subprocess.PIPE)
     try:
         wait_until_trained(project, 1, process)
