@@ -330,8 +330,8 @@ def rented(make, cloud, tmp_path):
 
 @pytest.fixture
 def large(make, cloud):
-    """A repository whose dataset is too large for the time that its runner has."""
-    repository = make("s3://gpu-offload", limits='ci-limit = "1s"')
+    """A repository whose dataset is too large for the time that its runner has; test_training_on_ec2 trains with Ultralytics."""
+    repository = make("s3://gpu-offload", limits='ci-limit = "1s"', own=OWN_TRAINING, epochs="1")
     repository.environment |= cloud.to_act
     return repository
 
