@@ -10,9 +10,9 @@ import time
 
 import pytest
 from github_case import TOKEN, GitHub
+from leak_case import STORE, train_project
 from release_case import A, B, C, Runner, release_store
 
-from gpu_offload.dataset.synthetic import generate
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.github.release_store import ReleaseStore
@@ -302,16 +302,14 @@ def test_an_unfinished_run_goes_on_on_the_next_runner_and_is_forgotten_when_it_i
     assert not [name for name in github.files() if name.startswith("unfinished")]
 
 
-@pytest.mark.training
+@pytest.mark.process
 def test_a_step_that_is_cancelled_says_so_and_the_next_runner_carries_on(github, tmp_path):
     """As GitHub cancels: SIGINT to the step's entry process only."""
     folder, files = tmp_path / "boards", tmp_path / "runner"
-    generate(folder / "shapes", images=8, size=32)
+    train_project(folder, epochs=60, held_after=1)
+    configuration = folder / "offload.toml"
+    configuration.write_text(configuration.read_text().replace(STORE, "file:.offload"))
     files.mkdir()
-    (folder / "offload.toml").write_text(
-        '[dataset]\npath = "shapes"\nclasses = ["circle", "square", "triangle"]\n'
-        "[training]\nepochs = 60\nimage-size = 32\nhyperparameters = {plots = false, workers = 0}\n"
-    )
     runner = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "GITHUB_EVENT_NAME": "push",
