@@ -9,12 +9,15 @@ compose or decompose names behind git's back.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.paths import portable
 from gpu_offload.dataset.samples import Sample, Samples
-from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
+
+if TYPE_CHECKING:
+    from gpu_offload.dataset.snapshot import Snapshot
 
 FORMAT = 1
 
@@ -22,7 +25,7 @@ Line = tuple[Split, str, str, str, str]
 """Split, image path, its sha256, label path, its sha256; empty text for no label."""
 
 
-def fingerprint(snapshot: Snapshot) -> str:
+def fingerprint(snapshot: "Snapshot") -> str:
     """Return the fingerprint, 64 hexadecimal digits.
 
     It is the same on every machine, in every order, at every time and place; any byte, name, class or split that

@@ -12,17 +12,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.layout import image_path, label_name
 from gpu_offload.dataset.samples import Sample
-from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree_files import digest_of, link_files, verify_files
 from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, TreeSample, encode, read_tree
 
+if TYPE_CHECKING:
+    from gpu_offload.dataset.snapshot import Snapshot
 
-def materialise(snapshot: Snapshot, directory: Path) -> Path:
+
+def materialise(snapshot: "Snapshot", directory: Path) -> Path:
     """Lay out the training tree of a snapshot as `directory`, and return it.
 
     Files are hard links where the file system allows, else copies; never symlinks, through which a training tool
@@ -56,7 +59,7 @@ def materialise(snapshot: Snapshot, directory: Path) -> Path:
     return directory
 
 
-def describe(snapshot: Snapshot, directory: Path) -> TreeInfo:
+def describe(snapshot: "Snapshot", directory: Path) -> TreeInfo:
     """Say what the training tree of a snapshot holds, and where."""
     sizes: dict[str, int] = {}
     samples = tuple(_describe_sample(snapshot, sample, sizes) for sample in snapshot.samples)
@@ -72,7 +75,7 @@ def describe(snapshot: Snapshot, directory: Path) -> TreeInfo:
     )
 
 
-def _describe_sample(snapshot: Snapshot, sample: Sample, sizes: dict[str, int]) -> TreeSample:
+def _describe_sample(snapshot: "Snapshot", sample: Sample, sizes: dict[str, int]) -> TreeSample:
     image = image_path(sample.image, sample.split, sample.class_index, snapshot.classes)
     label = None
     label_size = 0

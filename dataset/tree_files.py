@@ -6,14 +6,17 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.finding import DatasetError, error
-from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.stat_cache import Stat, believable, refresh, stat_of
 from gpu_offload.dataset.tree_manifest import TreeInfo
 
+if TYPE_CHECKING:
+    from gpu_offload.dataset.snapshot import Snapshot
 
-def link_files(snapshot: Snapshot, work: Path, info: TreeInfo) -> set[str]:
+
+def link_files(snapshot: "Snapshot", work: Path, info: TreeInfo) -> set[str]:
     """Link, copy or write every file; return the paths in the dataset that were linked."""
     make_folders(work, info)
     linked: set[str] = set()
@@ -32,7 +35,7 @@ def link_files(snapshot: Snapshot, work: Path, info: TreeInfo) -> set[str]:
     return linked
 
 
-def verify_files(snapshot: Snapshot, work: Path, info: TreeInfo, linked: set[str]) -> None:
+def verify_files(snapshot: "Snapshot", work: Path, info: TreeInfo, linked: set[str]) -> None:
     """Read every file of the new tree: it must be what was fingerprinted.
 
     A hard link touches the ctime of the user's file, so that the stat cache would read it again: the cache gets the new one.
