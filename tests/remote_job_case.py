@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def make_tree(folder, task=Task.DETECT, images=20, classes=()):
     return materialise(read_snapshot(folder / "raw", task=task), folder / "tree")
 
 
+def small_model(folder, task):
+    """Write a definition of YOLOv8n at half its width, a quarter of its weights; return its path."""
+    if (found := find_spec("ultralytics")) is None:
+        return MODELS[task]
+    source = Path(found.origin).parent / "cfg/models/v8" / MODELS[task].replace("8n", "8")
+    path = folder / MODELS[task]
+    path.write_text(source.read_text().replace("n: [0.33, 0.25, 1024]", "n: [0.33, 0.125, 1024]"))
+    return str(path)
+
+
 def bare_spec(output, **changes):
     """Return a spec of three short epochs whose tree is nowhere."""
     values = {
@@ -47,12 +58,13 @@ def bare_spec(output, **changes):
 
 
 def make_spec(tree, output, *, store=None, **changes):
-    """Return a spec for a tree: three short epochs."""
+    """Return a spec for a tree: three short epochs of a small model."""
     info = read_tree(tree)
+    if "model" not in changes and "entrypoint" not in changes:
+        changes["model"] = small_model(tree.parent, info.task)
     values = {
         "task": info.task,
         "dataset": DatasetRef(fingerprint=info.fingerprint, tree=str(tree)),
-        "model": MODELS[info.task],
         "hyperparameters": {"plots": False, "close_mosaic": 1, "nbs": 12},
         # One thread: several wait for each other at every operation while another test has a core.
         "speed": {"threads": False},

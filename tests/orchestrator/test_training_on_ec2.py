@@ -43,7 +43,8 @@ def project(tmp_path):
     generate(tmp_path / "shapes", images=16, size=64)
     definition = Path(find_spec("ultralytics").origin).parent / "cfg" / "models" / "v8" / "yolov8.yaml"
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "yolov8n-small.yaml").write_text(definition.read_text())
+    small = definition.read_text().replace("n: [0.33, 0.25, 1024]", "n: [0.33, 0.125, 1024]")
+    (tmp_path / "own" / "yolov8n-small.yaml").write_text(small)
     (tmp_path / "offload.toml").write_text(CONFIGURATION)
     return tmp_path
 

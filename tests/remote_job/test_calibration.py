@@ -45,7 +45,11 @@ def test_only_modes_that_the_training_has_are_measured(task, epochs, close_mosai
 @pytest.mark.training
 def test_the_command_prints_one_document_and_nothing_else(tree, tmp_path):
     spec = make_spec(
-        tree, tmp_path / "output", epochs=20, hyperparameters={"close_mosaic": 10, "plots": True}
+        tree,
+        tmp_path / "output",
+        model="yolov8n.yaml",
+        epochs=20,
+        hyperparameters={"close_mosaic": 10, "plots": True},
     )
     (tmp_path / "spec.json").write_text(spec.model_dump_json())
     done = subprocess.run(

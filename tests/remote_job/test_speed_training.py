@@ -35,6 +35,7 @@ def runs(tmp_path_factory):
             tree,
             folder / way,
             run=way,
+            model="yolov8n.yaml",
             epochs=2,
             batch=8,
             hyperparameters={"plots": False, "close_mosaic": 1},

@@ -234,8 +234,8 @@ def test_a_training_starts_from_the_weights_of_another(whole, tree, tmp_path):
     result, output = whole
     model = output / "result" / "model.pt"
     start = Weights(sha256=result.model.sha256, path=str(model))
-    for name in ("yolov8n.yaml", "model.pt"):
-        train(make_spec(tree, tmp_path / name, epochs=1, model=name, weights=start))
+    for name, changes in {"definition": {}, "weights": {"model": "model.pt"}}.items():
+        train(make_spec(tree, tmp_path / name, epochs=1, weights=start, **changes))
         assert "Transferred" in (tmp_path / name / "log.txt").read_text()
 
 
