@@ -10,6 +10,7 @@ from gpu_offload.infra.github.repository import repository_of
 from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
+from gpu_offload.infra.store.s3_credentials import is_elsewhere
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.checks import account_checks, not_needed
 from gpu_offload.orchestrator.backends.isolated_training import IsolationError, not_isolated, why_open
@@ -65,7 +66,7 @@ def examine(
             f"an instance cannot reach a store {kind}",
             "for GPUs set store.url to s3://BUCKET; `offload bootstrap` makes one with all it needs",
         )
-    elif settings.store.endpoint_url is not None and not any(
+    elif is_elsewhere(settings.store.endpoint_url) and not any(
         check.name == "AWS identity" and check.state == "green" for check in found
     ):
         # Keys of R2 or MinIO are no keys of AWS: a CPU training needs none.

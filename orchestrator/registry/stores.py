@@ -91,7 +91,7 @@ def store_place(settings: Settings, store: ObjectStore, environment: Mapping[str
     """Return where the store is, with the bucket's region, else that of the settings or the environment."""
     if not settings.store_url.startswith("s3:"):
         return StorePlace()
-    if settings.store.endpoint_url:
+    if is_elsewhere(settings.store.endpoint_url):
         return StorePlace(outside=True)
     configured = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     from gpu_offload.infra.store.s3 import S3Store

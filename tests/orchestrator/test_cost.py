@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cost.bill import attempt_lines, bill, cpu_line, spent, store_lines
 from gpu_offload.orchestrator.cost.prices import R2, S3, expected_cost
 from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace, Traffic
@@ -15,6 +16,8 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer
 from gpu_offload.orchestrator.plan.decision import judge
 from gpu_offload.orchestrator.plan.option import Limits
+from gpu_offload.orchestrator.registry.stores import store_place
+from gpu_offload.orchestrator.settings.load import DatasetSettings, Settings, StoreSettings
 
 T0 = 1_795_000_000.0
 
@@ -216,6 +219,18 @@ def test_what_passes_between_an_instance_and_the_store_is_billed_by_where_both_a
     transfers = {line.quantity: line.usd for line in lines if line.label.endswith("transfer")}
     assert transfers.get(Decimal(10), 0) == 10 * Decimal(read)
     assert transfers.get(Decimal(5), 0) == 5 * Decimal(written)
+
+
+def test_a_bucket_at_an_address_of_awss_is_in_aws(tmp_path):
+    """Its traffic would otherwise be charged as that to the internet."""
+    address = StoreSettings(
+        url="s3://models", endpoint_url="https://s3.eu-west-1.amazonaws.com", region="eu-west-1"
+    )
+    settings = Settings(dataset=DatasetSettings(path="raw"), store=address)
+    folder = open_store(f"file:{tmp_path}")
+    assert store_place(settings, folder, {}) == ELSEWHERE
+    r2 = address.model_copy(update={"endpoint_url": "https://account.r2.cloudflarestorage.com"})
+    assert store_place(settings.model_copy(update={"store": r2}), folder, {}) == OUTSIDE
 
 
 def test_transfers_are_in_an_options_cost_and_can_make_it_too_dear():
