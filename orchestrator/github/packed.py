@@ -43,7 +43,8 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
     if published is None:
         prefix = f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-"
         journal = Journal(store)
-        count = sum(journal.checkpoint(run.id) is not None for run in journal.runs_of(training_key))
+        # A damaged checkpoint is none: nothing resumes from it, and the job's other results are kept.
+        count = sum(journal.read(run.id).checkpoint is not None for run in journal.runs_of(training_key))
         if count:
             pack(store, prefix, folder / asset_name(unfinished_key(training_key)))
         return Packed(unfinished=count)

@@ -18,6 +18,7 @@ from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.error_codes import from_reply
 from gpu_offload.infra.aws.errors import InUseError, NoNetworkError, ProtectedError, ThrottledError
 from gpu_offload.infra.aws.state_reason import explained
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.ec2_cleanup import IN_USE_LIMIT_S, Ec2Cleanup
 from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
@@ -25,6 +26,8 @@ from gpu_offload.orchestrator.cleanup.reaper import Reaping
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep, note_sweep
 from gpu_offload.orchestrator.cleanup.tend import Tend
 from gpu_offload.orchestrator.cost.bill import spent
+from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.github.packed import pack_for_keeping
 from gpu_offload.orchestrator.lifecycle.status import standings
 from gpu_offload.orchestrator.lifecycle.train import job_ends_first
 from gpu_offload.orchestrator.offers.offer import cpu_offer
@@ -157,6 +160,14 @@ def test_unreadable_is_not_absent(store):
     store.put(f"runs/{run.id}/attempts/1.json", b"?")
     with pytest.raises(JournalError, match="attempts/1"):
         journal.read(run.id)
+
+
+def test_a_damaged_checkpoint_keeps_no_runner_from_keeping_what_it_made(tmp_path):
+    store = KeptFolder(tmp_path / "store", open_store(f"file:{tmp_path / 'kept'}"))
+    run = run_of(id="aaaaaaaaaaaa-1")
+    Journal(store).begin(run)
+    store.put(f"runs/{run.id}/checkpoint/manifest.json", b"?")
+    assert pack_for_keeping(store, run.training_key, tmp_path / "packed").unfinished == 0
 
 
 def test_a_damaged_old_run_breaks_no_listing(store, tmp_path):
