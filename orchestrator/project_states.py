@@ -44,11 +44,6 @@ class ProjectState:
             return isinstance(error, FileNotFoundError | NotADirectoryError)
         return False
 
-    @property
-    def has_models(self) -> bool:
-        """Whether models and runs are in it, not only what can be made again."""
-        return has_models(self.folder)
-
 
 @dataclass(frozen=True, slots=True)
 class ProjectStates:
@@ -66,7 +61,7 @@ class ProjectStates:
                     "folder": str(state.folder),
                     "project": str(state.owner.path) if state.owner else None,
                     "gone": state.is_gone,
-                    "models": state.has_models,
+                    "models": has_models(state.folder),
                     "bytes": size,
                     "used_at": state.used_at,
                 }
@@ -87,7 +82,7 @@ class ProjectStates:
                 "unknown" if state.owner is None else "no" if state.is_gone else "yes",
                 human_bytes(size),
                 utc(state.used_at, "%Y-%m-%d"),
-                "models and runs" if state.has_models else "caches",
+                "models and runs" if has_models(state.folder) else "caches",
             )
             for state, size in self.states
         ]
@@ -110,9 +105,10 @@ def project_states() -> tuple[ProjectState, ...]:
     found = []
     for folder in folders:
         written = folder / OWNER
-        # Every command touches the document; the time of a folder says only when an entry came or went.
-        used_at = (written if written.is_file() else folder).stat().st_mtime
-        found.append(ProjectState(folder, read_owner(folder), used_at))
+        with contextlib.suppress(OSError):  # another command has deleted it meanwhile
+            # Every command touches the document; the time of a folder says only when an entry came or went.
+            used_at = (written if written.is_file() else folder).stat().st_mtime
+            found.append(ProjectState(folder, read_owner(folder), used_at))
     return tuple(sorted(found, key=lambda state: (-state.used_at, state.folder)))
 
 
@@ -158,7 +154,12 @@ def renamed_note(project: Path) -> str:
         return ""
     owner = Owner.of(project)
     for state in project_states():
-        if state.owner is not None and state.is_gone and state.has_models and owner.is_renamed(state.owner):
+        if (
+            state.owner is not None
+            and state.is_gone
+            and has_models(state.folder)
+            and owner.is_renamed(state.owner)
+        ):
             return (
                 f"this project seems to be {state.owner.path} renamed, whose models and runs are kept under that name. "
                 f"`offload state --adopt {shlex.quote(str(state.owner.path))}` takes them over"

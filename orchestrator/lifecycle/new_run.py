@@ -80,7 +80,7 @@ def run_record(
         max_attempts=settings.ec2.max_attempts,
         why=planned.report.decision.why,
         candidates=planned.candidates,
-        forced=planned.is_forced,
+        forced=planned.on != "auto",
         estimate=chosen.interval if chosen else Interval(0, 0, 0),
         installation=chosen.installation if chosen else None,
         dataset_name=settings.dataset.path,

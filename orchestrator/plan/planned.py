@@ -60,11 +60,6 @@ class Planned:
         return self.inputs.fingerprint
 
     @property
-    def is_forced(self) -> bool:
-        """Whether the place was asked for."""
-        return self.on != "auto"
-
-    @property
     def can_move(self) -> bool:
         """Whether it begins on this CPU and may move to an instance."""
         places = [candidate.offer.where for candidate in self.candidates]

@@ -85,7 +85,7 @@ def test_a_plan_says_whether_the_training_can_move(project):
 def test_what_carries_out_such_a_plan_is_not_forced_to_stay(project):
     plan = planned(project, "cpu")
     assert plan.can_move
-    assert not plan.is_forced
+    assert plan.on == "auto"
     assert not plan.report.decision.reversible  # it escalates, once that is certain
     toss_up = planned(project, "cpu", limits__on_overrun="stop")
     assert toss_up.can_move
