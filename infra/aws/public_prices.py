@@ -39,11 +39,14 @@ class PublicPrices:
 def public_prices(types: Collection[str], regions: Sequence[str]) -> PublicPrices:
     """Ask for the prices of instance types in regions.
 
-    Raises HttpError: the spot prices cannot be had, or are in another format. The documents behind AWS's pages are not an API with
-    a promise. A region whose on-demand prices cannot be had is left out of these.
+    AWS promises nothing about these documents: they are no API. A region without a readable document has no on-demand prices.
+
+    Raises:
+        HttpError: The spot prices cannot be fetched, or have another format.
     """
     with ThreadPoolExecutor(1 + len(regions)) as pool:
         spot = pool.submit(_document, SPOT_URL)
+        # One document for each region, all at once: each takes seconds.
         each = [pool.submit(_on_demand, region, types) for region in regions]
         found = dict(_spot(spot.result(), types, regions))
         return PublicPrices(found, {place: price for one in each for place, price in one.result().items()})
@@ -54,7 +57,7 @@ def _document(url: str) -> Any:
         body = http.read(reply)
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unexpected(url, error) from error
 
 

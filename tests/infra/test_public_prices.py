@@ -68,6 +68,7 @@ def test_prices_of_the_wanted_types_and_regions_are_read(pages):
     "document",
     [
         b"callback({})",
+        b"[" * 200_000,
         [],
         {"config": None},
         {"config": {"rate": "perhr", "currencies": ["USD"], "regions": [{"region": "us-east-2"}]}},
