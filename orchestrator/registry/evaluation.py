@@ -93,7 +93,7 @@ class Judge:
                     found: dict[str, Any] = json.loads(answer.read_text())
                     return found
                 reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            except (OSError, subprocess.SubprocessError, StoreError) as error:
+            except (OSError, ValueError, subprocess.SubprocessError, StoreError) as error:
                 reason = str(error)
         self.console.note(f"not compared on the same images: {reason}")
         return None

@@ -154,10 +154,13 @@ def test_the_bump_of_the_configuration_is_taken(tmp_path, model):
 
 
 @pytest.mark.process
-def test_what_loads_published_models_to_compare_them_has_no_credentials(tmp_path, model, monkeypatch):
+def test_what_loads_published_models_has_no_credentials_and_half_an_answer_ends_no_publication(
+    tmp_path, model, monkeypatch
+):
     store, told = open_store(f"file:{tmp_path / 'store'}"), tmp_path / "told"
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\n(pwd; env) >{told}\n")
+    half = """for last in "$@"; do :; done; echo '{"old": 0.' >"$last\""""
+    python.write_text(f"#!/bin/sh\n(pwd; env) >{told}\n{half}\n")
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
     for name in (
@@ -174,3 +177,4 @@ def test_what_loads_published_models_to_compare_them_has_no_credentials(tmp_path
     assert "PATH=" in told.read_text()
     assert "s3cr3t" not in told.read_text()
     assert told.read_text().splitlines()[0] != str(Path.cwd())
+    assert alias.alias_of(store, "stable").version == "bbbb"
