@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry.evidence import judge, metric_of
@@ -93,7 +93,7 @@ class Judge:
                     found: dict[str, Any] = json.loads(answer.read_text())
                     return found
                 reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            except (OSError, ValueError, subprocess.SubprocessError, StoreError) as error:
+            except (OSError, ValueError, subprocess.SubprocessError, OffloadError) as error:
                 reason = str(error)
         self.console.note(f"not compared on the same images: {reason}")
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from registry_case import manifest_for
 
+from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import alias, download, publish
@@ -151,6 +152,19 @@ def test_the_bump_of_the_configuration_is_taken(tmp_path, model):
             store, version(model, name, 0.5, created_at=at), model, note=lambda _: None, rules=rules
         )
     assert [e.semver for e in publish.versions(store)] == ["1.0.0", "2.0.0"]
+
+
+def test_a_dataset_that_changed_while_its_model_trained_ends_no_publication(tmp_path, model):
+    def changed():
+        raise DatasetError([error("a.png", "changed", "it changed")])
+
+    store, out = open_store(f"file:{tmp_path / 'store'}"), io.StringIO()
+    rules = Judge(store, RegistrySettings(), Console(out), changed).rules()
+    for name, at in (("aaaa", 1.0), ("bbbb", 2.0)):
+        new = version(model, name, 0.5, created_at=at, environment={"ultralytics": "8.4"})
+        publish.publish(store, new, model, note=lambda _: None, rules=rules)
+    assert alias.alias_of(store, "stable").version == "bbbb"
+    assert "not compared on the same images" in out.getvalue()
 
 
 @pytest.mark.process
