@@ -48,7 +48,6 @@ class RentedTraining:
     ssh_user: str = SSH_USER
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.time
-    bytes_over_ssh: int = 0
     found: Ec2Instances = field(init=False)
     launcher: Launcher = field(init=False)
     cleanup: Ec2Cleanup = field(init=False)
@@ -155,7 +154,7 @@ class RentedTraining:
     def keeps_nothing(self, attempt: ObservedAttempt) -> bool:
         """See `Cloud`."""
         session = self._sessions.get(attempt.record.number)
-        return session is not None and session.keeps_nothing
+        return session is not None and bool(session.trouble)
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """See `Cloud`."""
@@ -167,7 +166,6 @@ class RentedTraining:
 
     def close(self) -> None:
         """See `Cloud`."""
-        self.bytes_over_ssh += sum(session.bytes_over_ssh for session in self._sessions.values())
         for session in self._sessions.values():
             session.host.close()
         self._sessions.clear()

@@ -69,11 +69,12 @@ class Session:
     pause: Callable[[float], None]
     clock: Callable[[], float] = time.monotonic
     started: bool = False
+    trouble: str = ""
+    """What the store did not take of what the instance writes, at the last look."""
     _job: InstanceJob | None = None
     _offsets: tuple[int, int] = (0, 0)
     _lines: bytes = b""
     _log: bytes = b""
-    _trouble: str = ""
     _lost_since: float | None = None
     _next_try: float = 0.0
     _delay: float = RECONNECT_S[0]
@@ -92,28 +93,23 @@ class Session:
             HostError: what is wrong on the way; `LOST` says which of them are worth another try.
         """
         self._ready(
-            ReadinessStage.CAPACITY,
             {
                 ReadinessStage.CAPACITY: self._check_capacity,
                 ReadinessStage.BOOT: lambda: self._unless_gone(check_boot(self.host.address)),
                 ReadinessStage.SSH: lambda: self._unless_gone(check_ssh(self.host)),
                 ReadinessStage.CLOUD_INIT: lambda: self._unless_gone(check_cloud_init(self.host)),
-            },
+            }
         )
         instance = look(self.host)
         # The driver before the software: minutes of set-up are wasted on a GPU that does not work.
         simulated, metadata = self.host.run(PROBE, timeout=30).text.split("\n")[:2]
         gpus = 0 if simulated else self.attempt.offer.gpu.count if self.attempt.offer.gpu else 0
-        self._ready(
-            ReadinessStage.DRIVER, {ReadinessStage.DRIVER: lambda: check_driver(self.host, gpus=gpus)}
-        )
+        self._ready({ReadinessStage.DRIVER: lambda: check_driver(self.host, gpus=gpus)})
         software = self.software()
         if instance.ready_python(software) is None:
             self.console.note("setting up the software; an image that has it baked in saves this")
         python = set_up(self.host, instance, software)
-        self._ready(
-            ReadinessStage.CUDA, {ReadinessStage.CUDA: lambda: check_cuda(self.host, python, gpus=gpus)}
-        )
+        self._ready({ReadinessStage.CUDA: lambda: check_cuda(self.host, python, gpus=gpus)})
         job = InstanceJob(self.host, instance, self.run.id, self.attempt.number)
         project = self.run.project
         folder = send_project(self.host, instance, project, self.project()) if project else None
@@ -171,13 +167,8 @@ class Session:
         if position > self.position:
             self._offsets, self._lines = (position, self._offsets[1]), b""
 
-    @property
-    def bytes_over_ssh(self) -> int:
-        """Bytes sent and received."""
-        return self.host.traffic.sent + self.host.traffic.received
-
-    def _ready(self, first: ReadinessStage, checks: dict[ReadinessStage, Callable[[], StageResult]]) -> None:
-        passed: set[ReadinessStage] = set()
+    def _ready(self, checks: dict[ReadinessStage, Callable[[], StageResult]]) -> None:
+        first, passed = next(iter(checks)), set[ReadinessStage]()
 
         def tell(stage: ReadinessStage, seen: StageResult, seconds: float) -> None:
             if stage in checks and isinstance(seen, Passed) and stage not in passed:
@@ -223,9 +214,9 @@ class Session:
         return found
 
     def _tell_trouble(self, trouble: str) -> None:
-        if trouble == self._trouble:
+        if trouble == self.trouble:
             return
-        self._trouble = trouble
+        self.trouble = trouble
         if trouble:
             self.console.warning(f"{self.host.name}: {trouble}")
         else:
@@ -238,11 +229,6 @@ class Session:
             self.console.note(f"the connection is lost, the training goes on without it: {error}")
         self._next_try = now + self._delay
         self._delay = min(self._delay * 2, RECONNECT_S[1])
-
-    @property
-    def keeps_nothing(self) -> bool:
-        """Whether the store did not take what the instance wrote, when it was last looked at."""
-        return bool(self._trouble)
 
     def _verdict(self, found: Look) -> tuple[EndReason, str] | None:
         if found.state is JobState.ENDED and found.exit_code == 0:
