@@ -23,7 +23,6 @@ from gpu_offload.infra.simulator.guest_paths import PathMap
 from gpu_offload.infra.simulator.isolation import Isolation, isolation
 from gpu_offload.infra.simulator.namespace import why_not
 from gpu_offload.infra.simulator.user_data import read_user_data
-from gpu_offload.infra.ssh import socket as ssh_socket
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.connection import Address
 from gpu_offload.infra.ssh.errors import (
@@ -195,16 +194,8 @@ def test_a_reclaim_shows_in_the_metadata_before_it_happens(lab):
     assert lab.state(instance)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """Connections wait a second for a silent host; test_ssh_client shows how long they wait otherwise."""
-    monkeypatch.setattr(ssh_socket, "UNACKNOWLEDGED_MS", 1_000)
-    for name in ("IDLE_S", "PROBE_EVERY_S", "PROBES"):
-        monkeypatch.setattr(ssh_socket, name, 1)
-
-
 @two_networks
-def test_a_silent_cut_is_noticed_by_the_client_and_heals(impatient, lab):
+def test_a_silent_cut_is_noticed_by_the_client_and_heals(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=60)
@@ -230,7 +221,7 @@ def test_a_short_cut_only_delays(lab):
 
 
 @two_networks
-def test_a_power_loss_is_silent_and_costs_money_until_the_instance_is_terminated(impatient, lab):
+def test_a_power_loss_is_silent_and_costs_money_until_the_instance_is_terminated(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=60)
