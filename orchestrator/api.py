@@ -33,6 +33,7 @@ from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
 if TYPE_CHECKING:
     from gpu_offload.client.model_client import Progress
+    from gpu_offload.orchestrator.backends.standby import Standby
     from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
     from gpu_offload.orchestrator.plan.option import PlanReport
 
@@ -106,6 +107,7 @@ def train(
     detach: bool = False,
     sweep: str | None = None,
     repair: bool = False,
+    standby: "Standby | None" = None,
 ) -> "TrainReport":
     """Train where it is cheapest and publish; skips a training that is published already.
 
@@ -118,6 +120,7 @@ def train(
         detach: On an instance, return once it trains by itself; `attach`, the same call or `tend` carries on.
         sweep: The sweep that it is a training of: the version is published, and no alias moves.
         repair: Read a version that is published already back whole first, and put back what is damaged.
+        standby: A process for a training on this machine; see `backends.standby`.
 
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
@@ -137,7 +140,10 @@ def train(
     if repair:
         inputs = read_inputs(settings, store, workspace)
         repair_version(store, version_of(inputs.key), inputs.key, console)
-    planned = planning_of(settings, store, console).plan(on=on, calibrate=calibrate, only_if_it_matters=True)
+    planning = planning_of(settings, store, console, beside=standby.pids if standby else ())
+    planned = planning.plan(on=on, calibrate=calibrate, only_if_it_matters=True)
+    if standby is not None and planned.report.already_trained is not None:
+        standby.drop()
     # Where nothing fits, the error says why.
     if (
         show_plan is not None
@@ -146,7 +152,14 @@ def train(
     ):
         show_plan(receipt_text(with_forecast(planned, store).report, width=terminal_width()))
     report = Training(
-        planned, store, workspace, console, detach=detach, sweep=sweep, clock=clock_of(store)
+        planned,
+        store,
+        workspace,
+        console,
+        detach=detach,
+        sweep=sweep,
+        standby=standby,
+        clock=clock_of(store),
     ).run()
     if report.status == "trained" and sweep is None:
         after_publication(store, settings, console)

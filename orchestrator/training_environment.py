@@ -4,6 +4,8 @@ import os.path
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpu_offload.remote_job.speed import allocator
+
 COMMAND_FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")
 """Files by which a step sets variables for later steps."""
 
@@ -33,6 +35,15 @@ def training_environment(
         kept["PYTHONPATH"] = os.pathsep.join(outside)
     # Processes that PyTorch or Ultralytics start must not import from the working folder.
     return kept if own_code else kept | {"PYTHONSAFEPATH": "1"}
+
+
+def local_environment(
+    variables: Mapping[str, str], *, project: Path, store_url: str, own_code: bool, speed: Mapping[str, bool]
+) -> dict[str, str]:
+    """Return the same for a process that trains right here; with the allocator's settings, for which it need not restart."""
+    in_bucket = not store_url.startswith("file:")
+    kept = training_environment(variables, project=project, in_bucket=in_bucket, own_code=own_code)
+    return kept | allocator.environment(kept) if speed.get("allocator", True) else kept
 
 
 def _is_outside(path: str, project: Path) -> bool:

@@ -4,6 +4,8 @@ Standard output carries one ProgressEvent of JSON a line, and nothing else; the 
 `<output>/log.txt` and standard error. Exit codes: 0 done, 75 interrupted and resumable, 1 failed, 2 faulty spec,
 78 denied by the store.
 
+With `-` for SPEC.json the spec's path comes as a JSON string on a line of standard input; PyTorch is imported meanwhile.
+
 Where the training must not reach the store, three processes share the work: `--fetch INPUT SPEC.json` first, then
 `--mirror INPUT --until FILE SPEC.json` beside `--inputs INPUT INPUT/spec.json`.
 """
@@ -31,7 +33,7 @@ from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, OffloadE
 from gpu_offload.infra.store.errors import StoreDeniedError, StoreMissingError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job import uploader
+from gpu_offload.remote_job import standby, uploader
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror import spot_notice
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gpu_offload.remote_job", description=__doc__)
-    parser.add_argument("spec", type=Path, nargs="?", help="the TrainingSpec, a JSON document")
+    parser.add_argument("spec", type=Path, nargs="?", help="the TrainingSpec, a JSON document, or -")
     parser.add_argument(
         "--calibrate",
         action="store_true",
@@ -115,7 +117,8 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         return 0 if facts["ok"] else EXIT_FAILED
     if options.spec is None:
         raise SpecError(["give the path of a TrainingSpec"])
-    spec = read_spec(options.spec)
+    path, waited = standby.spec_path() if options.spec == standby.SPEC else (options.spec, 0.0)
+    spec = read_spec(path)
     if bool(options.mirror) != bool(options.until):
         raise SpecError(["--mirror and --until belong together"])
     if options.inputs and spec.store:
@@ -132,7 +135,7 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     elif options.mirror:
         _mirror(options, spec, _needed(store))
     else:
-        _train(options, spec, store, say)
+        _train(options, spec, store, say, waited)
     return 0
 
 
@@ -144,7 +147,11 @@ def _mirror(options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore)
 
 
 def _train(
-    options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore | None, say: Callable[[str], None]
+    options: argparse.Namespace,
+    spec: TrainingSpec,
+    store: ObjectStore | None,
+    say: Callable[[str], None],
+    waited: float,
 ) -> None:
     """Train, or fetch what a training needs; a signal or a notice stops either."""
     interruption = Interruption()
@@ -158,7 +165,7 @@ def _train(
         uploader.fetch(spec, _needed(store), inputs, emit=say, interruption=interruption, denied_s=denied_s)
     else:
         taken = InputFolder(options.inputs) if options.inputs else None
-        train(spec, store=store, inputs=taken, emit=say, interruption=interruption)
+        train(spec, store=store, inputs=taken, emit=say, interruption=interruption, waited=waited)
 
 
 def _denied_s(options: argparse.Namespace) -> float:

@@ -20,6 +20,7 @@ class Bench:
         weights: The verified local file of the starting weights.
         saved: Called after each checkpoint.
         seconds_before: Wall seconds that earlier attempts took to reach the checkpoint that is resumed.
+        waited: Seconds for which this process waited for the spec, before anything else.
     """
 
     spec: TrainingSpec
@@ -30,6 +31,7 @@ class Bench:
     weights: Path | None = None
     saved: Callable[[], None] = lambda: None
     seconds_before: float = 0.0
+    waited: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
     @property

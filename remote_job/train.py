@@ -46,6 +46,7 @@ def train(
     inputs: InputFolder | None = None,
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
+    waited: float = 0.0,
 ) -> TrainingResult:
     """Train what the spec says, and return what came out; the same as `python -m gpu_offload.remote_job SPEC.json`.
 
@@ -58,6 +59,7 @@ def train(
         inputs: Where the inputs of a training without a store were fetched to; a file there stops it.
         emit: Gets each progress event as a line of JSON.
         interruption: Through which others ask the training to stop; SIGINT and SIGTERM do in any case.
+        waited: Seconds for which this process waited for the spec.
 
     Raises:
         SpecError: The spec is faulty; nothing was trained.
@@ -81,7 +83,7 @@ def train(
             if not continued:  # else `fetch` has reported the start of this attempt
                 progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
             with interruption.unwrapped():
-                result = _train(spec, store, mirror, inputs, progress, interruption)
+                result = _train(spec, store, mirror, inputs, progress, interruption, waited)
             progress.update(state="finished", epochs_completed=result.epochs_completed)
             progress.event("finished", metrics=result.metrics, seconds=round(result.timings.total, 3))
             return result
@@ -189,6 +191,7 @@ def _train(
     inputs: InputFolder | None,
     progress: Progress,
     interruption: Interruption,
+    waited: float,
 ) -> TrainingResult:
     output = Path(spec.output)
     folder = output / "result"
@@ -218,6 +221,7 @@ def _train(
             data=prepared,
             weights=start,
             saved=mirror.checkpoint_saved if mirror is not None else lambda: None,
+            waited=waited,
         )
         done = _run(bench)
         result_files.write(done, folder)

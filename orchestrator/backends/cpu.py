@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.signals import signal_text
 from gpu_offload.orchestrator.backends.isolated_training import IsolatedTraining, not_isolated
+from gpu_offload.orchestrator.backends.standby import Standby
 from gpu_offload.orchestrator.backends.training_process import (
     TrainingProcess,
     drain,
@@ -32,7 +33,7 @@ from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, StoppedHereError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 from gpu_offload.orchestrator.run.revision import Revision, beginning, past_of
-from gpu_offload.orchestrator.training_environment import training_environment
+from gpu_offload.orchestrator.training_environment import local_environment
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.result_files import RESULT
 from gpu_offload.remote_job.pace.meter import process_age
@@ -61,6 +62,8 @@ class LocalTraining:
     """The user's own code, packed; unpacked for the training, so that it runs as on an instance."""
     packages: Path | None = None
     """Where installed requirements are kept between trainings."""
+    standby: Standby = field(default_factory=Standby)
+    """A process that was started for the training before it was planned."""
 
     why_open: Callable[[], str | None] = field(default=lambda: "")
     """Why the training is not isolated here; None where it trains as another user, in three processes as on an instance."""
@@ -147,8 +150,6 @@ class LocalTraining:
         self, spec: TrainingSpec, tail: deque[str]
     ) -> Iterator[AbstractContextManager[TrainingProcess]]:
         """Yield the processes of the training, one after the other; each begins when the one before it has succeeded."""
-        in_bucket = not self.store.url.startswith("file:")
-        own_code = spec.entrypoint is not None
         if self.is_isolated:
             training = IsolatedTraining(spec, self.root)
             training.prepare()
@@ -158,12 +159,16 @@ class LocalTraining:
             return
         path = Path(spec.output) / "spec.json"
         path.write_text(spec.model_dump_json(indent=1))
-        environment = training_environment(
-            os.environ, project=self.root, in_bucket=in_bucket, own_code=own_code
+        environment = local_environment(
+            os.environ,
+            project=self.root,
+            store_url=self.store.url,
+            own_code=spec.entrypoint is not None,
+            speed=spec.speed,
         )
         # The end of its standard input tells the training that this process is gone.
         command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(path), "--parent-stdin"]
-        yield TrainingProcess(command, env=environment)
+        yield self.standby.take(path, environment) or TrainingProcess(command, env=environment)
 
     def _spec(self, run: RunRecord, attempt: AttemptRecord, output: Path) -> TrainingSpec:
         tree = self.tree()

@@ -93,21 +93,26 @@ def train(
 
     Interrupted or killed, the same command carries on from the last completed epoch.
     """
-    from gpu_offload.orchestrator import api
+    from gpu_offload.orchestrator.backends.standby import standing_by
+
+    settings = given.settings
+    with standing_by(settings, on=where, calibrate=calibrate) as standby:
+        from gpu_offload.orchestrator import api
+
+        report = api.train(
+            settings,
+            on=where,
+            calibrate=calibrate,
+            console=console_of(verbose=verbose),
+            show_plan=None if as_json else say,
+            detach=detach,
+            sweep=sweep,
+            repair=repair,
+            standby=standby,
+        )
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
     from gpu_offload.orchestrator.output.table import for_terminal
 
-    settings = given.settings
-    report = api.train(
-        settings,
-        on=where,
-        calibrate=calibrate,
-        console=console_of(verbose=verbose),
-        show_plan=None if as_json else say,
-        detach=detach,
-        sweep=sweep,
-        repair=repair,
-    )
     if as_json:
         print_json(report.json())
     else:

@@ -4,8 +4,9 @@ import functools
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def this_processor() -> Processor:
         copy_gb_s=found.copy_gb_s,
         bfloat16="amx" if "amx_bf16" in sets else "avx512" if "avx512_bf16" in sets else "none",
     )
+
+
+def is_known() -> bool:
+    """Whether it was measured before."""
+    path = _place()
+    return path is not None and _read(path) is not None
 
 
 def measure() -> ProcessorSpeed:
@@ -98,18 +105,34 @@ LEAST_TICKS = 30
 """Of all cores together, fewer of which say nothing: 0.15 s of two cores."""
 
 
-def _own() -> float:
+def _own(beside: Iterable[int]) -> float:
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    ended = times.user + times.system + times.children_user + times.children_system
+    return ended + sum(map(processor_seconds, beside))
+
+
+def processor_seconds(process: int) -> float:
+    """Return the processor time of a living process; 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        ticks = int(fields[11]) + int(fields[12])  # fields 14 and 15 by proc(5), which counts from 1
+    except (OSError, IndexError, ValueError):
+        return 0.0
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class CoreReading:
-    """How idle all cores have been, and what this process has used of them, in seconds."""
+    """How idle all cores have been, and what this process and those beside it have used of them, in seconds."""
 
-    idle: Idle = field(default_factory=idle)
-    own: float = field(default_factory=_own)
-    wall: float = field(default_factory=time.monotonic)
+    idle: Idle
+    own: float
+    wall: float
+
+    @classmethod
+    def of(cls, beside: Iterable[int] = ()) -> "CoreReading":
+        """Return the reading of this moment; `beside` are processes that this one has started."""
+        return cls(idle(), _own(beside), time.monotonic())
 
     def share(self, earlier: "CoreReading", cores: int) -> float:
         """Return the share of `cores` left by other programs since an earlier reading; they use foreign cores first."""

@@ -13,6 +13,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
 from gpu_offload.orchestrator.backends.isolated_training import why_open
 from gpu_offload.orchestrator.backends.staging import Staging
+from gpu_offload.orchestrator.backends.standby import Standby
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.registry.evaluation import Judge
@@ -53,6 +54,7 @@ def controller_of(
     lease: Lease | None = None,
     planned: Planned | None = None,
     workspace: Workspace | None = None,
+    standby: Standby | None = None,
     detach: bool = False,
     launched_later: bool = False,
     max_wait: float = math.inf,
@@ -62,7 +64,8 @@ def controller_of(
     """Return the controller of a run, begun here or elsewhere.
 
     With `planned`, the plan that the run carries out, the dataset is at hand, and `workspace` keeps the training tree
-    and the output; without it the driver uses only what is in the store, and cannot train on this machine. `detach`
+    and the output, and a process on `standby` may train; without it the driver uses only what is in the store, and
+    cannot train on this machine. `detach`
     leaves the run once its instance trains by itself, `launched_later` once it needs one; `max_wait` is the longest wait
     in seconds. The lease defaults to a new one, the clock to the store's.
     """
@@ -84,6 +87,7 @@ def controller_of(
             model_file=planned.model_file,
             project=planned.project if run.spec.entrypoint else None,
             packages=workspace.packages,
+            standby=standby or Standby(),
             why_open=lambda: why_open(settings, os.environ),
         )
         # Imported only where needed, as the backend of EC2 below: boto3 takes a good part of a second.

@@ -11,6 +11,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.errors import CredentialsError, DeniedError
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.backends.standby import Standby
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of, tree_of
 from gpu_offload.orchestrator.lifecycle.opening import Opening
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
@@ -56,6 +57,7 @@ class Training:
     launched_later: bool = False
     sweep: str | None = None
     lease: Lease | None = None
+    standby: Standby | None = None
     clock: Callable[[], float] = time.time
     moves: str = ""
     """Why it moves to the instance of a later job; empty where it does not."""
@@ -142,6 +144,7 @@ class Training:
             lease=lease,
             planned=self.planned,
             workspace=self.workspace,
+            standby=self.standby,
             detach=self.detach,
             launched_later=self.launched_later,
             clock=self.clock,

@@ -69,6 +69,8 @@ class Planning:
     launched_later: bool = False
     """Whether a later job may launch the instance that a training moves to from this CPU. AWS is not asked here. A plan for
     `on="cpu"` then carries out one that chose this CPU, and the training may move."""
+    beside: tuple[int, ...] = ()
+    """Processes that this command has started, which are no other programs'."""
     ray_offer: Callable[[Sequence[str]], Offer] | None = None
     """Checks the Ray cluster, also for the modules that a training imports, and returns it as an offer; raises RayError."""
 
@@ -85,7 +87,7 @@ class Planning:
         prior alone decides. Raises DatasetError, PlanningError, StoreError; RayError: the cluster cannot be used.
         """
         # Reading the inputs takes long enough to see what other programs leave of the processor.
-        began, begins_here = CoreReading(), on == "cpu" and self.launched_later
+        began, begins_here = CoreReading.of(self.beside), on == "cpu" and self.launched_later
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
         check_code(inputs)
@@ -95,7 +97,7 @@ class Planning:
         entry = entry_of(publish.versions(self.store), version) if done else None
         measured = None
         limits = limits_of(self.settings)
-        share = CoreReading().share(began, cores())
+        share = CoreReading.of(self.beside).share(began, cores())
         appraisal = Appraisal(
             self.settings,
             work,
@@ -216,7 +218,12 @@ class Planning:
 
 
 def planning_of(
-    settings: Settings, store: ObjectStore, console: Console, *, asks_ec2: bool = True
+    settings: Settings,
+    store: ObjectStore,
+    console: Console,
+    *,
+    asks_ec2: bool = True,
+    beside: tuple[int, ...] = (),
 ) -> Planning:
     """Return the planning of a project, beside its files. `asks_ec2` is False where there are no credentials."""
 
@@ -240,4 +247,14 @@ def planning_of(
         return ray.ray_offer(settings.ray, settings.store_ref(), modules, workspace.clusters)
 
     place, workspace = store_place(settings, store, os.environ), Workspace.of(settings.root)
-    return Planning(settings, store, workspace, console, offers, place, account=account, ray_offer=ray_offer)
+    return Planning(
+        settings,
+        store,
+        workspace,
+        console,
+        offers,
+        place,
+        account=account,
+        beside=beside,
+        ray_offer=ray_offer,
+    )

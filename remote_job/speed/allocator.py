@@ -61,8 +61,11 @@ def is_tuned(present: Mapping[str, str]) -> bool:
 def unwanted(arguments: Sequence[str]) -> bool:
     """Whether a spec among a program's arguments turns the allocator's settings off.
 
-    Faults of the spec are reported later, when it is validated.
+    Faults of the spec are reported later, when it is validated. For a spec that comes later, `-`, the program's parent has
+    chosen.
     """
+    if "-" in arguments:
+        return True
     for argument in arguments:
         if not argument.startswith("-"):
             try:

@@ -23,9 +23,8 @@ def left_out(*, compiles: bool = False) -> Iterator[None]:
     if compiles or COMPILER in sys.modules:
         yield
         return
+    import_torchvision()
     import torch
-
-    _import_torchvision()
 
     # torch's own function asks the compiler's configuration to be deterministic, too.
     def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
@@ -83,8 +82,9 @@ class _Later(ModuleType):
         return getattr(_imported(self.__name__), name)
 
 
-def _import_torchvision() -> None:
-    """Import torchvision, whose `roi_align` wants to know from the compiler, once it is called, what it supports."""
+def import_torchvision() -> None:
+    """Import torchvision without the compiler; its `roi_align` asks that, once it is called, what it supports."""
+    _imported("torch")
     placeholders = _Later(COMPILER), _Later(UTILS)
     placeholders[1].__dict__["is_compile_supported"] = lambda device: _imported(UTILS).is_compile_supported(
         device

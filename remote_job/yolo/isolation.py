@@ -14,13 +14,9 @@ AMP_UNSAFE = re.compile(r"\b(GTX 16[0-9]{2}|T[4568]00|T1000|T1200|T2000|K40m?)\b
 """GPUs whose half precision yields NaN; the families that Ultralytics refuses by name too (`check_amp`, 8.4)."""
 
 
-def variables(config: Path) -> dict[str, str]:
-    """Return the environment that must be set before Ultralytics or torch is imported.
-
-    Ultralytics' settings are in the private folder `config`; the user's own are neither read nor written.
-    """
+def variables() -> dict[str, str]:
+    """Return the environment that must be set before Ultralytics or torch is imported."""
     return {
-        "YOLO_CONFIG_DIR": str(config),
         "YOLO_OFFLINE": "true",
         "YOLO_AUTOINSTALL": "false",
         # Files are unpickled against an allow-list, and model definitions are built without eval.
@@ -32,7 +28,6 @@ def variables(config: Path) -> dict[str, str]:
         "COMET_MODE": "disabled",
         # onnxruntime sends events to Microsoft otherwise, the first one before a program can forbid it.
         "ORT_DISABLE_TELEMETRY": "1",
-        "TORCHINDUCTOR_CACHE_DIR": str(config / "torchinductor"),  # else below /tmp, where it stays
         # Without it Ultralytics sets 1 for the whole process; torch's own pool is sized by the trainer.
         # OpenMP's threads wait for each other by spinning. Where anything else wants a processor too, a spinning
         # thread keeps the one that it waits for from running: steps then take 2 to 12 times as long (measured,
@@ -43,9 +38,14 @@ def variables(config: Path) -> dict[str, str]:
 
 
 def isolate(config: Path) -> None:
-    """Set `variables`. Without effect on what a process that imported Ultralytics before has read already."""
+    """Set `variables`. Without effect on what a process that imported Ultralytics before has read already.
+
+    Ultralytics' settings are in the private folder `config`; the user's own are neither read nor written.
+    """
     config.mkdir(parents=True, exist_ok=True)
-    os.environ.update(variables(config))
+    os.environ.update(variables())
+    os.environ["YOLO_CONFIG_DIR"] = str(config)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(config / "torchinductor")  # else below /tmp, where it stays
 
 
 def bundled_font(_font: str = "") -> str:

@@ -28,7 +28,7 @@ class Pacing:
 
     def start(self, trainer: Trainer) -> None:
         """Note how long it took to get ready."""
-        self.meter.ready = process_age()
+        self.meter.ready = process_age() - trainer.bench.waited
         task, plots = trainer.bench.spec.task, bool(trainer.args.plots)
         once = trainer.trial_seconds + trainer.kernel_seconds + trainer.clock.scan
         self.meter.final = round(
