@@ -1,11 +1,14 @@
 """The model in other formats: written by the training, and compared with the model on held-out images before it counts."""
 
 import importlib.util
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +19,7 @@ from gpu_offload.remote_job.interruption import InterruptedTrainingError
 from gpu_offload.remote_job.machine import cores
 from gpu_offload.remote_job.pace.ending import COMPARED
 from gpu_offload.remote_job.yolo import onnx_export, safetensors_export
-from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs, own_outputs
+from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs, outputs_of
 
 AGREEMENT = 0.99
 """Share of the outputs that must be the model's own. Sums in another order differ in the last digits, which may swap two
@@ -44,14 +47,14 @@ class ExportFormat:
 
     Attributes:
         modules: What must be installed; `extra` is the extra that installs it.
-        write: Writes a model's file in this format: from, to, side of the image.
-        load: Loads what was written; also gets the model's own file.
+        write: Writes Ultralytics' `YOLO` to a file in this format, for images of a side; leaves it as it is.
+        load: Loads what was written; also gets that `YOLO`.
     """
 
     modules: tuple[str, ...]
     extra: str
-    write: Callable[[Path, Path, int], None]
-    load: Callable[[Path, Path], Outputs]
+    write: Callable[[Any, Path, int], None]
+    load: Callable[[Path, Any], Outputs]
 
 
 FORMATS = {
@@ -86,26 +89,38 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
 
     @cache
+    def network() -> Any:
+        """Return the model, from a copy of its file: Ultralytics writes beside that."""
+        from ultralytics import YOLO
+
+        return YOLO(shutil.copyfile(model, Path(scratch) / "model.pt"))
+
+    @cache
     def examples() -> list[Example]:
         """Return the images and the model's own outputs, which are the same for every format."""
-        paths, ours = held_out(info), own_outputs(model)
+        paths, ours = held_out(info), outputs_of(network().model)
         with ThreadPoolExecutor(cores()) as pool:  # large photographs take longer to read than to compare
             arrays = list(pool.map(partial(as_array, side=image_size), paths))
         return [(array, ours(array)) for array in arrays]
 
-    for name in formats:
-        try:
-            made.append(_export(name, model, examples, image_size, folder))
-        except InterruptedTrainingError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the model itself is whole, whatever a converter says
-            why = str(error) if isinstance(error, OffloadError) else f"{type(error).__name__}: {error}"
-            failed[name] = " ".join(why.split())[:REASON]
+    with tempfile.TemporaryDirectory(prefix="offload-", dir=folder) as scratch:
+        for name in formats:
+            try:
+                made.append(_export(name, network, examples, image_size, folder))
+            except InterruptedTrainingError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the model itself is whole, whatever a converter says
+                why = str(error) if isinstance(error, OffloadError) else f"{type(error).__name__}: {error}"
+                failed[name] = " ".join(why.split())[:REASON]
     return made, failed
 
 
 def _export(
-    name: str, model: Path, examples: Callable[[], list[Example]], image_size: int, folder: Path
+    name: str,
+    network: Callable[[], Any],
+    examples: Callable[[], list[Example]],
+    image_size: int,
+    folder: Path,
 ) -> Exported:
     form = FORMATS.get(name)
     if form is None:
@@ -115,8 +130,8 @@ def _export(
             f"{' and '.join(missing)} not installed where it was trained: pip install 'gpu-offload[{form.extra}]'"
         )
     path = folder / f"model.{name}"
-    form.write(model, path, image_size)
-    theirs = form.load(path, model)
+    form.write(network(), path, image_size)
+    theirs = form.load(path, network())
     shares = [agreement(ours, theirs(array)) for array, ours in examples()]
     if not shares:
         raise ExportError("the dataset holds no images to compare it on")

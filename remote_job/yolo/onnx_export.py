@@ -1,10 +1,9 @@
 """A model as ONNX, by Ultralytics' exporter and onnxruntime."""
 
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs
 
@@ -12,22 +11,15 @@ LEFT_OUT = ("date", "description", "args")
 """Metadata that depends on the machine and the moment; without it the same training yields the same bytes."""
 
 
-def write(model: Path, target: Path, image_size: int) -> None:
-    """Write a model for single images of one size, in single precision."""
+def write(network: Any, target: Path, image_size: int) -> None:
+    """Write a model for single images of one size, in single precision; Ultralytics writes beside the file that it is from."""
     import onnx
-    from ultralytics import YOLO
 
-    with (
-        tempfile.TemporaryDirectory(prefix="offload-", dir=target.parent) as scratch,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter(
-            "ignore"
-        )  # PyTorch's about its older converter, which is the one that Ultralytics uses
-        # Ultralytics writes beside the file that it reads.
-        copy = shutil.copyfile(model, Path(scratch) / "model.pt")
-        made = YOLO(copy).export(format="onnx", imgsz=image_size, simplify=False, device="cpu", verbose=False)
-        graph = onnx.load(made)
+    with warnings.catch_warnings():
+        # PyTorch's about its older converter, which is the one that Ultralytics uses.
+        warnings.simplefilter("ignore")
+        made = network.export(format="onnx", imgsz=image_size, simplify=False, device="cpu", verbose=False)
+    graph = onnx.load(made)
     kept = [prop for prop in graph.metadata_props if prop.key not in LEFT_OUT]
     del graph.metadata_props[:]
     graph.metadata_props.extend(sorted(kept, key=lambda prop: prop.key))
@@ -35,7 +27,7 @@ def write(model: Path, target: Path, image_size: int) -> None:
     onnx.save(graph, target)
 
 
-def load(path: Path, _model: Path) -> Outputs:
+def load(path: Path, _network: Any) -> Outputs:
     """Return what runs the file."""
     import onnxruntime
 

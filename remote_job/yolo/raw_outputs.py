@@ -1,7 +1,7 @@
 """Runs a model and returns its raw outputs, in single precision on the processor."""
 
+import copy
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,13 @@ Outputs = Callable[[Array], Sequence[Array]]
 """A model: from one image, shaped (1, 3, side, side) with values 0 to 1, to its raw outputs."""
 
 
-def own_outputs(model: Path) -> Outputs:
-    """Return the model itself, in single precision on the processor."""
-    from ultralytics import YOLO
-
-    return outputs_of(YOLO(model).model.float().eval())
-
-
-def outputs_of(network: Any) -> Outputs:
-    """Return what runs a network of Ultralytics'."""
+def outputs_of(model: Any) -> Outputs:
+    """Return what runs a model of Ultralytics', which stays as it is."""
     import torch
 
     from gpu_offload.remote_job.speed.outputs import tensors
+
+    network = copy.deepcopy(model).float().eval()
 
     def outputs(array: Array) -> list[Array]:
         with torch.no_grad():

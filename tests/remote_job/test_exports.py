@@ -1,6 +1,7 @@
 """A model in another format is that model, or it does not count."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from resources import Deferred, needs
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.orchestrator.settings.types import ExportFormat
 from gpu_offload.remote_job.yolo import exports, onnx_export, safetensors_export
-from gpu_offload.remote_job.yolo.raw_outputs import own_outputs
+from gpu_offload.remote_job.yolo.raw_outputs import outputs_of
 
 pytestmark = [needs("onnx"), needs("safetensors")]
-onnx, safetensors = Deferred("onnx"), Deferred("safetensors")
+onnx, safetensors, ultralytics = map(Deferred, ("onnx", "safetensors", "ultralytics"))
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,9 @@ def test_safetensors_hold_the_models_weights_and_what_it_is(models, info, tmp_pa
         about = json.loads(file.metadata()["model"])
         assert {"model.0.conv.weight", "model.22.cv3.0.2.bias"} <= set(file.keys())
     assert (about["task"], about["imgsz"], about["names"]["0"]) == ("detect", 64, "0")
-    safetensors_export.write(models / "other.pt", tmp_path / "other", 64)
-    ours = own_outputs(models / "one.pt")
-    theirs = safetensors_export.load(tmp_path / "other", models / "one.pt")
+    one, other = (ultralytics.YOLO(models / f"{name}.pt") for name in ("one", "other"))
+    safetensors_export.write(other, tmp_path / "other", 64)
+    ours, theirs = outputs_of(one.model), safetensors_export.load(tmp_path / "other", one)
     array = exports.as_array(exports.held_out(info)[0], 64)
     assert exports.agreement(ours(array), theirs(array)) < exports.AGREEMENT
 
@@ -87,7 +88,7 @@ def test_what_is_another_model_cannot_be_read_or_cannot_be_written_is_left_out(
         return exports.export(models / "one.pt", ["onnx", "stone"], info, image_size=64, folder=tmp_path)
 
     def another(_model, target, size):
-        onnx_export.write(models / "other.pt", target, size)
+        onnx_export.write(ultralytics.YOLO(shutil.copy(models / "other.pt", tmp_path)), target, size)
 
     made, failed = forged(another)
     assert (made, "of its outputs are those of model.pt" in failed["onnx"]) == ([], True)
