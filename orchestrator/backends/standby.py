@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,23 @@ from gpu_offload.orchestrator.state import on_runner
 from gpu_offload.orchestrator.training_environment import local_environment
 from gpu_offload.remote_job import standby
 
+PATIENCE_S = 60.0
+"""After so long without a training the process is not worth its memory: another driver trains, or the dataset is large."""
+
 
 @dataclass
 class Standby:
-    """At most one process that waits for what to train. It knows nothing and holds nothing, so it is killed where it is not needed."""
+    """At most one process that waits for what to train; it knows and holds nothing, so it is killed where it is not needed."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     process: TrainingProcess | None = None
+    _taking: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._over = threading.Timer(PATIENCE_S, self.drop)
+        self._over.daemon = True
+        if self.process is not None:
+            self._over.start()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -30,21 +41,24 @@ class Standby:
 
     def take(self, spec: Path, environment: Mapping[str, str]) -> TrainingProcess | None:
         """Let the process train; None where there is none, or it was started for another environment."""
-        process = self.process
-        if process is None or process.stdin is None or environment != self.environment:
-            self.drop()
-            return None
-        try:
-            os.write(process.stdin.fileno(), f"{json.dumps(str(spec))}\n".encode())
-        except BrokenPipeError:  # it failed: a process of the training's own will say why
-            self.drop()
-            return None
-        self.process = None
-        return process
+        with self._taking:
+            process = self.process
+            if process is not None and process.stdin is not None and environment == self.environment:
+                with contextlib.suppress(
+                    BrokenPipeError
+                ):  # it failed: the training's own process will say why
+                    os.write(process.stdin.fileno(), f"{json.dumps(str(spec))}\n".encode())
+                    self.process = None
+                    self._over.cancel()
+                    return process
+        self.drop()
+        return None
 
     def drop(self) -> None:
         """End the process unless it trains."""
-        process, self.process = self.process, None
+        self._over.cancel()
+        with self._taking:
+            process, self.process = self.process, None
         if process is not None:
             with process:
                 process.kill()

@@ -15,6 +15,8 @@ from commands import OFFLOAD, offload, run
 from leak_case import train_project
 
 from gpu_offload.dataset.synthetic import generate
+from gpu_offload.orchestrator import api
+from gpu_offload.orchestrator.backends import standby
 from gpu_offload.orchestrator.github.predictions import is_public, publish_picture
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
@@ -269,6 +271,25 @@ def killed_and_resumed(project, *, training):
     assert sorted(set(epochs)) == list(range(1, EPOCHS + 1))
     assert len(epochs) <= EPOCHS + 1, "an epoch that was complete was trained again"
     assert _manifest(project, report)["epochs_completed"] == EPOCHS
+
+
+def test_a_process_that_was_started_before_the_plan_trains_and_is_ended_where_nothing_is_to_train(
+    project, monkeypatch
+):
+    monkeypatch.setattr(standby, "is_known", lambda: True)
+    settings = load_settings(project, overrides=["training.epochs=1"], environment={})
+
+    def trained():
+        with standby.standing_by(settings, on="cpu", calibrate=None) as started:
+            process = started.process
+            return process, api.train(settings, on="cpu", standby=started)
+
+    process, report = trained()
+    assert (process.returncode, report.status) == (0, "trained")
+    beat, _ = _store(project).read(f"runs/{report.run}/attempts/1/heartbeat.json")
+    assert json.loads(beat)["pid"] == process.pid
+    process, report = trained()
+    assert (process.returncode, report.status) == (-signal.SIGKILL, "already_trained")
 
 
 def test_an_interrupted_training_exits_75_and_carries_on(project):
