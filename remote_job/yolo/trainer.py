@@ -193,10 +193,10 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self.bench.progress.update(state="finishing")
         begun = time.perf_counter()
         if RANK <= 0:
-            best_model.write(self, self.best_state or best_model.capture(self), self.best)
             if self.args.plots:
                 self.drawing.later(super().plot_metrics)
             self.drawing.start()
+            best_model.write(self, self.best_state or best_model.capture(self), self.best)
         if self.world_size > 1:
             distributed.barrier()
         LOGGER.info(f"\nValidating {self.best}...")
