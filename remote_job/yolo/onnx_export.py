@@ -31,7 +31,10 @@ def load(path: Path, _network: Any) -> Outputs:
     """Return what runs the file."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # Threads that wait sleep: other cores draw meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
 
     def outputs(array: Array) -> Sequence[Array]:

@@ -76,6 +76,11 @@ class Plots:
                 process.start()
             self._drawing.append((process, due))
 
+    @property
+    def running(self) -> int:
+        """How many processes draw."""
+        return sum(process.is_alive() for process, _ in self._drawing)
+
     def finish(self) -> None:
         """Wait until all are drawn, those by Ultralytics' own threads included."""
         self.start()

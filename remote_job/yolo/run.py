@@ -70,9 +70,12 @@ def _run(bench: Bench, begun: float, stack: contextlib.ExitStack) -> TrainingRes
         _train(work)
         bench.progress.stage("scan", work.clock.scan)
         bench.progress.stage("final", work.clock.final_validation)
+        work.share_cores()
         draw_pictures(bench, work)
+        work.share_cores()
         made, failed = _exports(bench, work.best)
         work.drawing.finish()
+        work.share_cores()
         files = {
             "model.pt": work.best,
             **{one.path.name: one.path for one in made},
