@@ -1,6 +1,5 @@
 """A training's process that is started before it is known what to train, and imports PyTorch until it is told."""
 
-import importlib
 import json
 import os
 import sys
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 from gpu_offload.errors import EXIT_RESUMABLE
-from gpu_offload.remote_job.speed import compiler
+from gpu_offload.remote_job.speed import compiler, garbage
 from gpu_offload.remote_job.yolo import isolation
 
 SPEC = Path("-")
@@ -32,8 +31,8 @@ def spec_path() -> tuple[Path, float]:
     listener = threading.Thread(target=listen, name="standby", daemon=True)
     listener.start()
     os.environ.update(isolation.variables())
-    importlib.import_module("torch")
-    compiler.import_torchvision()
+    with garbage.left_out("torch"):
+        compiler.import_torchvision()
     begun = time.perf_counter()
     listener.join()
     return Path(json.loads(lines[0])), time.perf_counter() - begun

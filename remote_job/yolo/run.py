@@ -14,7 +14,7 @@ from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.result import PREDICTIONS, Export, TrainingResult
 from gpu_offload.remote_job.spec import SpecError
-from gpu_offload.remote_job.speed import compiler, plan
+from gpu_offload.remote_job.speed import compiler, garbage, plan
 from gpu_offload.remote_job.speed.capacity import capacity
 from gpu_offload.remote_job.yolo import isolation
 from gpu_offload.remote_job.yolo.team import team
@@ -53,8 +53,9 @@ def run(bench: Bench) -> TrainingResult:
 def _run(bench: Bench, begun: float, stack: contextlib.ExitStack) -> TrainingResult:
     compiles = bool(bench.spec.hyperparameters.get("compile"))
     with bench.interruption.at_once():
-        stack.enter_context(compiler.left_out(compiles=compiles))
-        from gpu_offload.remote_job.yolo import metrics, overrides, resume
+        with garbage.left_out("ultralytics"):
+            stack.enter_context(compiler.left_out(compiles=compiles))
+            from gpu_offload.remote_job.yolo import metrics, overrides, resume, trainer  # noqa: F401 - with Ultralytics
 
         imported = time.perf_counter() - begun
         bench.progress.stage("import", imported)
