@@ -4,7 +4,7 @@ import os.path
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpu_offload.remote_job.speed import allocator
+from gpu_offload.remote_job import allocator
 
 COMMAND_FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")
 """Files by which a step sets variables for later steps."""

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from gpu_offload.remote_job.speed import allocator
+from gpu_offload.remote_job import allocator
 
 if __name__ == "__main__" and not allocator.unwanted(sys.argv[1:]):
     # The C library reads its settings when a process starts: before anything else is imported.
@@ -39,7 +39,7 @@ from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interr
 from gpu_offload.remote_job.mirror import spot_notice
 from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.mirror.trouble import DENIED_S, RefusedByStoreError
-from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.spec import LATER, SpecError, TrainingSpec
 from gpu_offload.remote_job.train import train
 
 EXIT_DENIED = 78
@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         return 0 if facts["ok"] else EXIT_FAILED
     if options.spec is None:
         raise SpecError(["give the path of a TrainingSpec"])
-    path, waited = standby.spec_path() if options.spec == standby.SPEC else (options.spec, 0.0)
+    path, waited = standby.spec_path() if options.spec == LATER else (options.spec, 0.0)
     spec = read_spec(path)
     if bool(options.mirror) != bool(options.until):
         raise SpecError(["--mirror and --until belong together"])

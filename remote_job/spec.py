@@ -1,5 +1,6 @@
 """What to train: the JSON document that starts the training module, on the runner and on the instance alike."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -22,6 +23,9 @@ SWITCHES = (
     "trial",
 )
 """Names of the speed switches; see `remote_job.speed.plan`."""
+
+LATER = Path("-")
+"""In place of a spec's path, which then comes as a JSON string on a line of standard input."""
 
 
 class SpecError(OffloadError):

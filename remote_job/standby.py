@@ -11,9 +11,6 @@ from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.remote_job.speed import compiler, garbage
 from gpu_offload.remote_job.yolo import isolation
 
-SPEC = Path("-")
-"""In place of a spec's path, which then comes as a JSON string on a line of standard input."""
-
 
 def spec_path() -> tuple[Path, float]:
     """Import PyTorch, and return the path that was sent, with the seconds for which nothing was left to do but wait.

@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.estimate.processor import is_known
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.state import on_runner
 from gpu_offload.orchestrator.training_environment import local_environment
-from gpu_offload.remote_job import standby
+from gpu_offload.remote_job.spec import LATER
 
 PATIENCE_S = 60.0
 """After so long without a training the process is not worth its memory: another driver trains, or the dataset is large."""
@@ -86,7 +86,7 @@ def _started(settings: Settings) -> Standby:
         own_code=False,
         speed=settings.training.speed,
     )
-    command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(standby.SPEC), "--parent-stdin"]
+    command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(LATER), "--parent-stdin"]
     with contextlib.suppress(OSError):  # the training will say what is wrong
         return Standby(environment, TrainingProcess(command, env=environment))
     return Standby()

@@ -1,1 +1,1 @@
-"""Faster training on a CPU: kernels, precision, allocator, image cache."""
+"""Faster training on a CPU: kernels, precision, image cache."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from gpu_offload.remote_job.allocator import HUGE_PAGES_SINCE
 from gpu_offload.remote_job.pace.ending import TRIAL_MIN_STEPS
-from gpu_offload.remote_job.speed.allocator import HUGE_PAGES_SINCE
 from gpu_offload.remote_job.speed.capacity import Capacity
 
 MULTIPLY_BFLOAT16 = ("amx_bf16", "avx512_bf16")

@@ -12,8 +12,9 @@ import torch
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from gpu_offload.remote_job import allocator
 from gpu_offload.remote_job.pace.ending import TRIAL_MIN_STEPS
-from gpu_offload.remote_job.speed import allocator, kernel, mixed_precision, trial
+from gpu_offload.remote_job.speed import kernel, mixed_precision, trial
 from gpu_offload.remote_job.speed import plan as speeds
 from gpu_offload.remote_job.speed.capacity import Capacity
 from gpu_offload.remote_job.speed.fused_norm import fused

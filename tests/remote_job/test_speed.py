@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resources import needs
 
+from gpu_offload.remote_job import allocator
 from gpu_offload.remote_job.spec import SWITCHES
-from gpu_offload.remote_job.speed import allocator, capacity, plan
+from gpu_offload.remote_job.speed import capacity, plan
 from gpu_offload.remote_job.speed.capacity import Capacity
 
 RUNNER = Capacity(
@@ -166,7 +167,7 @@ def test_our_own_settings_are_recognised_and_not_made_twice():
 @pytest.mark.process
 def test_a_program_restarts_once_under_the_settings_with_its_arguments():
     program = (
-        "import os, sys; from gpu_offload.remote_job.speed import allocator; allocator.restart();"
+        "import os, sys; from gpu_offload.remote_job import allocator; allocator.restart();"
         "print(os.getpid(), allocator.is_tuned(os.environ), *sys.argv[1:])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
