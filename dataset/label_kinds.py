@@ -141,9 +141,10 @@ class LabelKinds:
                 message = f"class {count - 1} is used and no class is named; name the classes"
                 self.findings.append(error("", "no-classes", message))
                 return ()
+            largest = f" (the highest, {count - 1}, is in this file)" if count else ""
             message = (
-                f"the {count} classes have no names and are called by their numbers (the highest, {count - 1}, is in this "
-                "file); list the names in classes.txt, one a line, or in dataset.classes"
+                f"the classes have no names and are called by their numbers{largest}; list the names in classes.txt, "
+                "one a line, or in dataset.classes"
             )
             label = max(highest, key=lambda label: highest[label], default=None)
             path = self.samples.inventory.names[label] if label is not None else ""
