@@ -148,7 +148,7 @@ class Mirror:
     def _look_for_later_attempt(self) -> None:
         try:
             self._target.look_for_later_attempt()
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             self._target.warn(f"the store did not say whether a later attempt is under way: {error}")
 
     def _keep_checkpoint(self) -> None:

@@ -112,12 +112,13 @@ class RunFolder:
 
     def look_for_later_attempt(self) -> None:
         """Give up when a later attempt has started: its first trace is a heartbeat."""
-        prefix = f"{self.root}/attempts/"
-        # Not the next attempt alone: one whose instance could not be launched leaves no heartbeat.
-        for info in self.store.list(prefix):
-            number, _, name = info.key.removeprefix(prefix).partition("/")
-            if name == "heartbeat.json" and number.isdecimal() and int(number) > self.spec.attempt:
-                self.give_up(int(number))
+        later = self.spec.attempt + 1
+        while self.store.stat(f"{self.root}/attempts/{later}/heartbeat.json") is None:
+            # The journal may have one whose instance was never launched, and then the one after it.
+            if self.store.stat(f"{self.root}/attempts/{later}.json") is None:
+                return
+            later += 1
+        self.give_up(later)
 
     def give_up(self, attempt: int) -> None:
         """Stop writing, and stop the training, because a later attempt is active."""

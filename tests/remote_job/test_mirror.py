@@ -271,7 +271,9 @@ def test_a_zombie_does_not_overwrite_a_later_attempts_checkpoint(store, tmp_path
 
 @pytest.mark.parametrize("later", [2, 3])
 def test_a_zombie_notices_a_later_attempts_heartbeat(store, tmp_path, later):
+    """The second attempt may be in the journal alone, because no instance could be launched."""
     zombie = start(store, tmp_path, attempt=1)
+    store.inner.put("runs/run-1/attempts/2.json", b"{}")
     store.inner.put(f"runs/run-1/attempts/{later}/heartbeat.json", b"{}")
     wait_until(lambda: zombie.stops)
     zombie.close()
