@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import functools
 import socket
 import struct
 import threading
@@ -120,7 +121,10 @@ class Link:
                 client.setblocking(False)
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._clients.add(client)
-                self._keep(loop.create_task(self._relay(client)))
+                relay = loop.create_task(self._relay(client))
+                # A task that is cancelled before its first step runs no `finally`.
+                relay.add_done_callback(functools.partial(_close_socket, client))
+                self._keep(relay)
         finally:
             listener.close()
 
@@ -155,7 +159,6 @@ class Link:
                     await self._open.wait()
             finally:
                 self._clients.discard(client)
-                client.close()
                 if server is not None:
                     server.close()
 
@@ -189,6 +192,10 @@ class Link:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _close_socket(end: socket.socket, _task: object) -> None:
+    end.close()
 
 
 def _drop_packets(end: socket.socket, *, drop: bool) -> None:

@@ -8,6 +8,7 @@ import tarfile
 
 import pytest
 from dataset_case import put
+from remote_job_case import bare_spec
 
 from gpu_offload.errors import EXIT_USAGE
 from gpu_offload.infra.store.factory import open_store
@@ -141,7 +142,8 @@ def test_a_password_of_the_index_is_never_kept_in_the_lock(tmp_path, stand_in, m
 @pytest.mark.process
 def test_uv_installs_without_secrets(tmp_path, stand_in):
     put(tmp_path / "p" / installing.REQUIREMENTS, "a==1 --hash=sha256:00\n")
-    installing.install(tmp_path / "p", tmp_path / "packages")
+    spec = bare_spec(tmp_path / "output", project=str(tmp_path / "p"))
+    assert installing.with_packages(spec, tmp_path / "packages").packages
     seen = json.loads(stand_in.read_text())
     assert "secret-value" not in seen["environment"].values()
     assert "--no-config" in seen["arguments"]
