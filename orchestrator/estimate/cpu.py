@@ -81,9 +81,9 @@ KEPT_PIXELS = 1e8
 """Of decoded images that a training keeps, about."""
 LEAST_SHARE = 0.25
 """Of the cores' time, less than which a moment's look does not predict."""
-START_S = 2.8
+START_S = 2.1
 """From the command to the first batch: the command itself, its plan, libraries, the model."""
-LOOK_S = 0.6
+LOOK_S = 0.5
 """The look ahead before the first validation."""
 TRIAL_S = 2.5
 """The trial before a long training."""

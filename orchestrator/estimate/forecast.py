@@ -20,7 +20,7 @@ from gpu_offload.remote_job.pace.meter import QUIET
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Pace
 
-UNSEEN = 0.2
+UNSEEN = 0.15
 """Relative uncertainty of parts that are known from other machines only: one takes 4.5 s for the same end, another 10."""
 
 EPOCH_SPREAD = 0.1

@@ -22,7 +22,7 @@ IMAGES = 8
 VALIDATED = 16
 """Least images of a look at validation: by the image, smaller batches take longer than those of a validation."""
 CHEAP_S = 0.5
-"""Seconds up to which a look at validation takes more images, and is repeated."""
+"""Seconds up to which a look at validation takes more images."""
 
 
 def other_mode(trainer: Trainer, *, mosaic: bool) -> float:
@@ -117,10 +117,9 @@ def validation(trainer: Trainer, step_image: float) -> float:
     affordable = max(VALIDATED, int(CHEAP_S / (0.35 * step_image)))
     images = min(affordable, loader.batch_size, len(loader.dataset))
     before = states.random_state()
-    times: list[float] = []
+    seconds = 0.0
     try:
-        # The first time warms up: libraries, kernels, decoded images.
-        while len(times) < 2 or (len(times) < 3 and images * times[-1] < CHEAP_S):
+        for _ in range(2):  # the first time warms up: libraries, kernels, decoded images
             look = _Look(loader, images)
             validator = copy.copy(trainer.validator)
             validator.args = copy.copy(validator.args)
@@ -130,19 +129,19 @@ def validation(trainer: Trainer, step_image: float) -> float:
             validator.dataloader = look
             validator(trainer)
             summing = time.perf_counter() - look.ended
-            times.append(look.seconds / images + summing / max(1, len(loader.dataset)))
+            seconds = look.seconds / images + summing / max(1, len(loader.dataset))
     finally:
         states.set_random_state(before)
-    return statistics.fmean(times[1:])
+    return seconds
 
 
 def saving(trainer: Trainer, *, batches: int) -> float:
     """Return the seconds of a checkpoint with a new best model, after so many batches of the epoch. Raises OSError."""
     folder = trainer.bench.checkpoints.folder
     scratch = folder / ".look.tmp"
-    times: list[float] = []
+    seconds = 0.0
     try:
-        while len(times) < 2 or (len(times) < 3 and times[-1] < CHEAP_S):  # the first time warms up
+        for _ in range(2):  # the first time warms up
             begun = time.perf_counter()
             for state in (
                 best_model.capture(trainer),
@@ -153,7 +152,7 @@ def saving(trainer: Trainer, *, batches: int) -> float:
                 durable.write(scratch, data)
             for _ in range(2):  # the manifest, and the one of the newest checkpoint
                 durable.write(scratch, b"{}")
-            times.append(time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
     finally:
         durable.sweep(folder)  # on a full disk, half a file would take the checkpoint's room
-    return statistics.fmean(times[1:])
+    return seconds
