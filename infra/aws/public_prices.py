@@ -21,7 +21,7 @@ ON_DEMAND_URL = (
 )
 """Behind https://aws.amazon.com/ec2/pricing/on-demand/: one region, by the name that billing has for it, 0.7 MB. The
 documented bulk list holds the same prices in hundreds of megabytes."""
-TIMEOUT_S = 10.0
+TIMEOUT_S = 5.0
 
 Place = tuple[str, str]
 """An instance type and a region."""
