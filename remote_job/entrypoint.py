@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.pace.meter import process_age
+from gpu_offload.remote_job.pace.pace import Pace
 from gpu_offload.remote_job.pace.pace_meter import STEPS, WINDOW, spread, usual
 from gpu_offload.remote_job.progress import finite
-from gpu_offload.remote_job.result import Pace, Timings, metrics_fault
+from gpu_offload.remote_job.result import Timings, metrics_fault
 from gpu_offload.remote_job.wire import MOST
 
 if TYPE_CHECKING:

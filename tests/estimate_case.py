@@ -2,7 +2,8 @@
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
-from gpu_offload.remote_job.result import Calibration, ModePace, Pace
+from gpu_offload.remote_job.pace.pace import ModePace, Pace
+from gpu_offload.remote_job.result import Calibration
 
 
 def work(**changes) -> Workload:

@@ -18,7 +18,7 @@ from gpu_offload.remote_job.pace.ending import COPY_S, SAVE_S, publishing, rerea
 from gpu_offload.remote_job.pace.meter import QUIET
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
-    from gpu_offload.remote_job.result import Pace
+    from gpu_offload.remote_job.pace.pace import Pace
 
 UNSEEN = 0.15
 """Relative uncertainty of parts that are known from other machines only: one takes 4.5 s for the same end, another 10."""

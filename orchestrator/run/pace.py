@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.startup import start_seconds
-from gpu_offload.remote_job.result import Pace
+from gpu_offload.remote_job.pace.pace import Pace
 
 
 def workload_of(run: RunRecord) -> Workload | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_offload.remote_job.pace.meter import Reading, read
-from gpu_offload.remote_job.result import ModePace, Pace
+from gpu_offload.remote_job.pace.pace import ModePace, Pace
 
 STEPS = 3
 """Steps of a mode, after the first ones of all, that are enough where they agree."""

@@ -8,8 +8,8 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.pace.ending import COPY_S, ending
 from gpu_offload.remote_job.pace.idle import idle
 from gpu_offload.remote_job.pace.meter import process_age
+from gpu_offload.remote_job.pace.pace import Pace
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter
-from gpu_offload.remote_job.result import Pace
 from gpu_offload.remote_job.speed import threads
 from gpu_offload.remote_job.yolo import preview
 from gpu_offload.remote_job.yolo.protocol import Trainer

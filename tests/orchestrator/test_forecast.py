@@ -14,8 +14,9 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.run.pace import _forecast_rest, _measured_rest
 from gpu_offload.remote_job.pace.meter import Reading
+from gpu_offload.remote_job.pace.pace import ModePace, Pace
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter, spread, usual
-from gpu_offload.remote_job.result import ModePace, Pace, ProgressEvent
+from gpu_offload.remote_job.result import ProgressEvent
 from gpu_offload.remote_job.speed.threads import fewer, more
 
 BATCH, EPOCHS = 16, 20

@@ -13,7 +13,8 @@ from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord
 from gpu_offload.orchestrator.run.step import CloseAttempt, Finish, OpenAttempt, Train
-from gpu_offload.remote_job.result import Heartbeat, ModePace, Pace
+from gpu_offload.remote_job.pace.pace import ModePace, Pace
+from gpu_offload.remote_job.result import Heartbeat
 
 ME, T0, HOUR = "here:1:aa", 1_000_000.0, 3600.0
 CPU = Candidate(offer=cpu_offer(2), seconds=Interval(4 * HOUR, 5 * HOUR, 8 * HOUR))
