@@ -30,7 +30,7 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
     if zone := form.get("AvailabilityZone"):
         zones.add(zone)
     products = values_of(form, "ProductDescription") or filters.get("product-description", [])
-    # A time in the future would show prices that nobody knows yet.
+    # EC2 knows no prices of the future.
     end = min(_time(form.get("EndTime"), now), now)
     start = min(_time(form.get("StartTime"), now - 86400), end)
     rows = []

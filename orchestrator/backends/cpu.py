@@ -110,7 +110,7 @@ class LocalTraining:
                     passing_signals_on(process),
                     judging(process, self._watch(process, look)),
                 ):
-                    # A pipe that nobody reads fills up, and then stops the training.
+                    # An unread pipe fills up, and then blocks the training.
                     reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
                     reader.start()
                     for event in events_of(process):

@@ -122,7 +122,7 @@ def _write_workflows(
         into = done if state in {"written", "updated"} else kept
         into.append(f"{listed} in {FOLDER}{STATES[state]}")
     readme = root / "README.md"
-    # Only with new workflows: a badge that somebody removed does not come back.
+    # Only with new workflows: a badge that was removed stays removed.
     if "written" in by_state and checkout.repository and readme.is_file() and not readme.is_symlink():
         # Byte for byte: line ends and other encodings stay as they are.
         old = readme.read_bytes().decode("utf-8", "surrogateescape")

@@ -161,7 +161,7 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
         before, last = (stable.moves[0], *stable.moves)[-2:]
         if (last.cause, last.why) != ("rollback", why) or before.version == left:
             return Moved("stable", target, {STABLE: left}, changed=False)
-        left = before.version  # this very rollback moved it, and may have been killed before it yanked
+        left = before.version  # this rollback moved it, and may have been killed before the yank
     done = yank(store, left, why=why, cause="rollback")
     now = aliases.alias_of(store, STABLE)
     return Moved(

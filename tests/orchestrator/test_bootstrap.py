@@ -290,7 +290,7 @@ def test_a_stack_that_fails_says_which_resource_and_why(stacks, console, cloud):
     def fail(call, answer):
         if call.action == "DescribeStackEvents":
             new = failure(2, "octo-models already exists") if cloud.of("ExecuteChangeSet") else ""
-            events = new + failure(1, "mended last week")
+            events = new + failure(1, "fixed last week")
             return 200, xml(f"<StackEvents>{events}</StackEvents>", "DescribeStackEvents")
         if call.action == "DescribeStacks" and cloud.of("ExecuteChangeSet"):
             stack = (

@@ -208,7 +208,7 @@ def test_a_launch_whose_reply_is_lost_is_asked_for_again_and_gives_one_instance(
     end(rented, run, seen)
 
 
-def test_whoever_answers_with_another_host_key_gets_nothing(cloud, rented):
+def test_a_host_with_another_key_gets_nothing(cloud, rented):
     run = run_of()
     seen = launched(rented, run)
     rented.launcher.keys[1] = replace(rented.launcher.keys[1], host=HostKey.generate())

@@ -242,7 +242,7 @@ def test_standard_models_are_known_by_every_name_that_a_setting_gives_them(name,
 @pytest.mark.parametrize(
     "name", ["my/yolov8n.yaml", "https://host/yolov8n.pt#sha256=0", "store:yolov8n.pt", "own.yaml"]
 )
-def test_somebody_s_own_model_is_not_taken_for_a_standard_one(name):
+def test_a_user_s_own_model_is_not_taken_for_a_standard_one(name):
     assert facts(name) is None
 
 

@@ -177,7 +177,7 @@ def test_sizes_are_written_in_decimal_units(count, text):
     assert human_bytes(count) == text
 
 
-def test_gpus_that_nobody_can_rent_are_a_sentence_not_a_table():
+def test_gpus_that_cannot_be_rented_are_a_sentence_not_a_table():
     plan = report()
     options = tuple(
         o if o.where == "cpu" else replace(o, feasible=False, reason="the store is a folder")

@@ -434,7 +434,7 @@ def test_a_store_that_is_nearly_full_or_refuses_deletions_is_a_warning(store, mo
     [warning] = after_publication(Other(), strict, Console(io.StringIO()))
     assert "AccessDenied" in warning
     assert download.resolve(store, "aaaa").version == "aaaa", "what could not be deleted is as it was"
-    store.put("runs/old-1/run.json", b"{")  # a run that nobody can read fails no command that has published
+    store.put("runs/old-1/run.json", b"{")  # an unreadable run fails no command that has published
     [warning] = after_publication(store, strict, Console(io.StringIO()))
     assert "runs/old-1/run.json" in warning
 
