@@ -26,6 +26,9 @@ OUTLIER = 3.0
 """Medians that a value counts at most: a machine that was suspended is no slow one."""
 WARM_UP = 2
 """The first steps of all, which set up libraries and kernels."""
+NOTHING = Reading(0.0, 0.0, 0.0)
+TAKEN_S = 3e-9
+"""Most seconds to take a byte of memory from the kernel: on a virtual machine 2 to 2.6 ns, zeroed and mapped on the host."""
 BOOKKEEPING = 0.03
 """Seconds an epoch between its parts, until they were measured: tables, progress, garbage."""
 
@@ -35,20 +38,26 @@ class TimedStep:
     """One batch: what it took, and the parts of it that loading and the optimizer took."""
 
     took: Reading
-    load: float
+    load: Reading
     optimizer: float
     is_new: bool
     """Whether its pictures were loaded for the first time."""
 
     @property
+    def growing(self) -> float:
+        """The seconds, beside loading, of a process that takes more memory from the kernel, which it keeps for later steps."""
+        kernel = self.took.kernel - self.load.kernel
+        return max(0.0, min(kernel, self.took.memory * TAKEN_S))
+
+    @property
     def computing(self) -> float:
-        """The wall seconds without loading and the optimizer."""
-        return max(1e-6, self.took.wall - self.load - self.optimizer)
+        """The wall seconds without loading, growing and the optimizer."""
+        return max(1e-6, self.took.wall - self.load.wall - self.growing - self.optimizer)
 
     def seconds(self, again: float | None) -> float:
         """Return the wall seconds without the optimizer, as later epochs take them: they load it in `again` seconds."""
-        saved = self.load - again if self.is_new and again is not None else 0.0
-        return max(1e-6, self.took.wall - self.optimizer - saved)
+        saved = self.load.wall - again if self.is_new and again is not None else 0.0
+        return max(1e-6, self.took.wall - self.growing - self.optimizer - saved)
 
 
 @dataclass(slots=True)
@@ -86,18 +95,18 @@ class PaceMeter:
     _warming: list[tuple[str, TimedStep]] = field(default_factory=list)
     _forgot: bool = False
     _began: Reading | None = None
-    _load: float = 0.0
+    _load: Reading = NOTHING
     _in_optimizer: float = 0.0
 
     def begin(self) -> None:
         """Begin a step here: at the start of an epoch, or after something that belongs to no step."""
         self._began = self.clock()
-        self._load = self._in_optimizer = 0.0
+        self._load, self._in_optimizer = NOTHING, 0.0
 
     def loaded(self) -> None:
         """Take in that the batch in progress is loaded."""
         if self._began is not None:
-            self._load = self.clock().wall - self._began.wall
+            self._load = self.clock().since(self._began)
 
     def optimized(self, seconds: float) -> None:
         """Take in an optimizer step of the batch in progress."""
@@ -114,13 +123,13 @@ class PaceMeter:
                 self._steps.setdefault(mode, deque(maxlen=WINDOW)).append(step)
                 if self._in_optimizer:
                     self._optimizer.append(self._in_optimizer)
-        self._began, self._load, self._in_optimizer = now, 0.0, 0.0
+        self._began, self._load, self._in_optimizer = now, NOTHING, 0.0
 
     @property
     def loads(self) -> float:
         """Seconds that a batch took to load, by the steps so far."""
         steps = [step for steps in self._steps.values() for step in steps] or [s for _, s in self._warming]
-        return statistics.median(step.load for step in steps)
+        return statistics.median(step.load.wall for step in steps)
 
     def _warming_optimizer(self) -> list[float]:
         """Return the optimizer steps of the first batches: there may be no other before many are accumulated."""
