@@ -2,18 +2,25 @@
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport
-from gpu_offload.orchestrator.sweep.record import SweepRecord
+from gpu_offload.orchestrator.sweep.record import SweepRecord, TrainingRef
 from gpu_offload.orchestrator.sweep.statistics import score_of
 
 KINDS = ("<script>alert(1)</script>", "plain")
 
 
-def report_of(*trials):
+REF = TrainingRef(seed=0, fold=None, training_key="0" * 64, version="0" * 16)
+
+
+def record_of(**changes):
     record = SweepRecord(
         id="sweep-0123456789ab", space={"kind": KINDS, "lr0": "0.1..0.9"}, seeds=3, folds=1, metric="accuracy",
         goal="maximize", epochs=9, created_at=1000.0, opened_at=1000.0, trials=4, budget_usd=1.0, deadline_s=60.0,
     )  # fmt: skip
-    return SweepReport(record, trials)
+    return record.model_copy(update=changes)
+
+
+def report_of(*trials):
+    return SweepReport(record_of(), trials)
 
 
 def trial_row(number, mean, *, spread=0.0, kind="plain"):

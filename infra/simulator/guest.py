@@ -13,13 +13,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from gpu_offload.infra.simulator.guest_processes import marked
 from gpu_offload.infra.simulator.guest_root import add_user, enter_own_root, open_way
 from gpu_offload.infra.simulator.metadata_server import MetadataServer
 
 PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
 MS_BIND = 4096
-MARK = "GPU_OFFLOAD_SIMULATED_INSTANCE"
-"""In the environment of every process of an instance: the instance's folder."""
 
 SHIMS = {
     "shutdown": "shutdown",
@@ -215,37 +214,6 @@ class Guest:
     def _others(self) -> list[int]:
         """Everything that runs in this instance but us: all of the namespace, or what carries our mark."""
         return [pid for pid in marked(self.folder, everything=self.first) if pid != os.getpid()]
-
-
-def marked(folder: Path, *, everything: bool = False) -> list[int]:
-    """Processes of an instance that are not yet dead; with `everything`, all that /proc shows.
-
-    They carry its mark, or its folder in their command line (sshd overwrites its environment with its title), or
-    descend from one that does.
-    """
-    mark, path = f"{MARK}={folder}".encode(), str(folder).encode()
-    parents: dict[int, int] = {}
-    found: set[int] = set()
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            base, pid = Path(entry.path), int(entry.name)
-            state, parent = (base / "stat").read_text().rpartition(")")[2].split()[:2]
-            if state in "ZX":
-                continue
-            parents[pid] = int(parent)
-            if everything:
-                found.add(pid)
-                continue
-            with contextlib.suppress(PermissionError):
-                if path in (base / "cmdline").read_bytes() or mark in (base / "environ").read_bytes().split(
-                    b"\0"
-                ):
-                    found.add(pid)
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpu_offload.infra.simulator.guest import MARK
+from gpu_offload.infra.simulator.guest_processes import MARK
 from gpu_offload.infra.simulator.hardware import Hardware
 from gpu_offload.infra.simulator.isolation import SSH_USER, isolation, passwd
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_offload.infra.simulator.guest import marked
+from gpu_offload.infra.simulator.guest_processes import marked
 
 FREEZE = 0.3, 0.1
 """A slow disk: seconds frozen, seconds running, in turn."""

@@ -5,6 +5,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,11 +20,6 @@ from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import TrainingSpec
 
 TIME_LIMIT_S = 600
-
-
-def can_calibrate() -> bool:
-    """Whether Ultralytics is installed here; does not import it."""
-    return importlib.util.find_spec("ultralytics") is not None
 
 
 UNTIMED = frozenset(
@@ -65,20 +62,31 @@ def calibration_key(spec: TrainingSpec, work: Workload) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def kept_calibration(workspace: Workspace, key: str) -> Calibration | None:
-    """Return an earlier measurement, None if there is none that can be read."""
+def calibration(
+    spec: TrainingSpec,
+    work: Workload,
+    workspace: Workspace,
+    console: Console,
+    local: Callable[[], TrainingSpec] | None,
+) -> Calibration | None:
+    """Return an earlier measurement of such a training, or measure `local` where Ultralytics is installed; else None."""
+    path = workspace.calibrations / f"{calibration_key(spec, work)}.json"
     try:
-        return Calibration.model_validate_json((workspace.calibrations / f"{key}.json").read_bytes())
+        return Calibration.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
-        return None
+        if local is None or importlib.util.find_spec("ultralytics") is None:
+            return None
+    measured = _measure(local(), workspace.work / f"{CALIBRATION}{path.stem}", console)
+    if measured is not None:
+        durable.write(path, measured.model_dump_json(indent=1, by_alias=True).encode(), durable=False)
+    return measured
 
 
-def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Console) -> Calibration | None:
-    """Measure and keep the measurement; None, with a warning, if that fails: the prior is used then."""
+def _measure(spec: TrainingSpec, folder: Path, console: Console) -> Calibration | None:
+    """Measure; None, with a warning, if that fails: the prior is used then."""
     console.stage(
         "measuring a few training steps on this machine (about 15 s, longer beside other programs; kept for the next time)"
     )
-    folder = workspace.work / f"{CALIBRATION}{key}"
     folder.mkdir(exist_ok=True)
     path = folder / "spec.json"
     path.write_text(spec.model_copy(update={"output": str(folder)}).model_dump_json())
@@ -91,11 +99,8 @@ def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Conso
         console.warning(f"the calibration took longer than {TIME_LIMIT_S} s and was ended")
         return None
     try:
-        measured = Calibration.model_validate_json(done.stdout)
+        return Calibration.model_validate_json(done.stdout)
     except ValidationError:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
         console.warning(f"the calibration failed (exit code {done.returncode}): {plain(last)}")
         return None
-    text = measured.model_dump_json(indent=1, by_alias=True)
-    durable.write(workspace.calibrations / f"{key}.json", text.encode(), durable=False)
-    return measured

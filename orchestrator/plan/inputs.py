@@ -8,6 +8,7 @@ from gpu_offload.dataset.decoding import decode_seconds
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.plan.code import Code, read_code
@@ -139,6 +140,17 @@ class PlanInputs:
             exports=self.exports,
             exports_required=self.settings.registry.on_failed_export == "fail",
             output="",
+        )
+
+    def local_spec(self, workspace: Workspace) -> TrainingSpec:
+        """Return the training as its steps are measured here: with the training tree, which is made where it is missing."""
+        tree = materialise(self.snapshot, workspace.tree(self.fingerprint))
+        return self.spec().model_copy(
+            update={
+                "dataset": DatasetRef(fingerprint=self.fingerprint, tree=str(tree)),
+                "model": str(self.model_file or self.settings.training.model),
+                "epochs": self.workload.measured_epochs,
+            }
         )
 
 

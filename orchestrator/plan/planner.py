@@ -4,19 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace
-from gpu_offload.orchestrator.estimate.calibration import (
-    calibrate,
-    calibration_key,
-    can_calibrate,
-    kept_calibration,
-)
+from gpu_offload.orchestrator.estimate.calibration import calibration
 from gpu_offload.orchestrator.estimate.history import history
 from gpu_offload.orchestrator.estimate.installation import Part
 from gpu_offload.orchestrator.estimate.processor import CoreReading
-from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Offer, Where
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
@@ -44,8 +37,6 @@ from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores
-from gpu_offload.remote_job.result import Calibration
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 
 @dataclass
@@ -107,7 +98,8 @@ class Planning:
             installs=self._installs(inputs) if done is None else (),
             has_requirements=inputs.requirements is not None,
         )
-        if done is None and calibrate is not False and on in {"auto", "cpu"}:
+        # Ultralytics' steps say nothing about the user's own.
+        if done is None and calibrate is not False and on in {"auto", "cpu"} and inputs.code is None:
             prior = appraisal.on_cpu(None)
             # The wide prior decides already: the CPU is asked for, or fits even by its upper bound; for what can move, by
             # its likely time.
@@ -117,7 +109,8 @@ class Planning:
                 fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
             asked_for = on == "cpu" and not begins_here
             wanted = calibrate or not (only_if_it_matters and (asked_for or fits))
-            measured = self._calibration(inputs, spec, work, measure=wanted)
+            local = (lambda: inputs.local_spec(self.workspace)) if wanted else None
+            measured = calibration(spec, work, self.workspace, self.console, local)
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
         # AWS is not asked about a training that is done, or that must or can only run elsewhere.
@@ -177,25 +170,6 @@ class Planning:
         asked = inputs.requirements
         news = asked is not None and not is_installed(asked, self.store, self.workspace.packages)
         return (*(("job",) if self.job_installs else ()), *(("requirements",) if news else ()))
-
-    def _calibration(
-        self, inputs: PlanInputs, spec: TrainingSpec, work: Workload, *, measure: bool
-    ) -> Calibration | None:
-        if inputs.code is not None:
-            return None  # Ultralytics' steps say nothing about the user's own
-        key = calibration_key(spec, work)
-        kept = kept_calibration(self.workspace, key)
-        if kept is not None or not measure or not can_calibrate():
-            return kept
-        tree = materialise(inputs.snapshot, self.workspace.tree(inputs.fingerprint))
-        local = spec.model_copy(
-            update={
-                "dataset": DatasetRef(fingerprint=inputs.fingerprint, tree=str(tree)),
-                "model": str(inputs.model_file) if inputs.model_file else spec.model,
-                "epochs": work.measured_epochs,
-            }
-        )
-        return calibrate(local, self.workspace, key, self.console)
 
     def _decide(
         self, options: tuple[Option, ...], limits: Limits, on: Where, blocked: Sequence[Obstacle], epochs: int

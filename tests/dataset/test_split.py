@@ -49,3 +49,23 @@ def test_the_rule_never_changes_between_versions():
 def test_fractions_that_leave_nothing_to_train_on_are_refused(fractions):
     with pytest.raises(ValueError, match="fractions"):
         SplitRule(**fractions)
+
+
+@given(
+    st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=60), st.integers(2, 6), st.floats(0, 0.5)
+)
+def test_folds_validate_every_image_once_and_never_test_images(names, parts, test):
+    splits = {
+        n: [assign(n, SplitRule(seed=3, test=test, fold=(k, parts))) for k in range(1, parts + 1)]
+        for n in names
+    }
+    for found in splits.values():
+        assert found == ["test"] * parts or (found.count("val") == 1 and found.count("train") == parts - 1)
+
+
+def test_a_rule_without_a_fold_is_described_as_before():
+    assert SplitRule().description() == {"seed": 0, "val": 0.2, "test": 0.0}
+    rule = SplitRule(seed=2, fold=(2, 5))
+    assert SplitRule.of(rule.description()) == rule
+    with pytest.raises(ValueError, match="fold"):
+        SplitRule(fold=(6, 5))

@@ -18,8 +18,9 @@ from gpu_offload.infra.instance.user_data import user_data
 from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.guest import due, marked
+from gpu_offload.infra.simulator.guest import due
 from gpu_offload.infra.simulator.guest_paths import PathMap
+from gpu_offload.infra.simulator.guest_processes import marked
 from gpu_offload.infra.simulator.isolation import Isolation, isolation
 from gpu_offload.infra.simulator.namespace import why_not
 from gpu_offload.infra.simulator.user_data import read_user_data
