@@ -150,7 +150,7 @@ def _overrunning(at: Outlook) -> Step | None:
         return None
     escalates = at.run.on_overrun == "escalate"
     if last.end is not None:
-        if last.end.reason != "overrun" or (escalates and at.candidate is not None):
+        if last.end.reason != "overrun" or (escalates and at.escape is not None):
             return None
         why = last.end.message
         return closing.close_down(at.seen, Finish("failed", why, cut=True), "overrun", why)
@@ -159,8 +159,8 @@ def _overrunning(at: Outlook) -> Step | None:
         return closing.clear_attempt(at, "overrun", f"{at.leaves}; it moves to {name}")
     if at.overrun is None:
         return None
-    if escalates and at.candidate is not None:
-        name = at.candidate.offer.name
+    if escalates and at.escape is not None:
+        name = at.escape.offer.name
         return closing.clear_attempt(at, "overrun", f"{at.overrun}; {name} would make it")
     kept = max(at.seen.epochs_completed, last.epochs_completed)
     advice = (

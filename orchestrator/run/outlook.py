@@ -47,6 +47,12 @@ class Outlook:
         return next((c for c in offers if c.offer.where == "ec2"), None)
 
     @cached_property
+    def escape(self) -> Candidate | None:
+        """The best candidate where a run that escalates can go on; its CPU's limit can be that of the job alone."""
+        last = self.seen.last
+        return self.rented_candidate if last and last.record.offer.where == "cpu" else self.candidate
+
+    @cached_property
     def leaves(self) -> str | None:
         """Why a toss-up that began on the CPU moves to an instance now."""
         current, better = self.current, self.rented_candidate if self.run.reversible else None

@@ -116,6 +116,22 @@ def test_a_job_that_ends_before_the_deadline_is_a_limit_too():
     assert isinstance(step, CloseAttempt)
 
 
+def test_what_escalates_names_an_instance_also_where_only_its_job_ends_too_early():
+    """The CPU of another job would keep the deadline, this one's does not."""
+    run = run_of(reversible=False, cpu_limit_s=2 * HOUR, deadline_at=T0 + 24 * HOUR)
+    late = seen(T0 + 120, batch_seconds=15, expires=2 * HOUR)
+    step = next_step(run, late)
+    assert isinstance(step, CloseAttempt)
+    assert step.reason == "overrun"
+    assert "g4dn.xlarge" in step.message
+    end = AttemptEnd(number=1, reason="overrun", at=T0 + 130, message=step.message)
+    closed = replace(late, attempts=(replace(late.attempts[0], end=end),), now=T0 + 130)
+    assert next_step(run, closed).offer == GPU.offer
+    here_only = run.model_copy(update={"candidates": (CPU,)})
+    assert "raise the limit" in next_step(here_only, late).message
+    assert isinstance(next_step(here_only, closed), Finish)
+
+
 def test_what_has_measured_nothing_when_its_job_ends_moves_too():
     """GitHub would end the job, and the next one would begin on its CPU again."""
     run = run_of(cpu_limit_s=2 * HOUR, deadline_at=T0 + 24 * HOUR)
