@@ -49,7 +49,7 @@ class Hub(LocalServer):
         return self.answer(unquote(parts.path), request.body, given.removeprefix("Bearer "))
 
     def identity(self, query, given):
-        if given != "Bearer the-runners-own":
+        if given != "Bearer the-runners-own" or "api-version" not in query:
             return 401, {}
         claims = {**self.claims, "aud": query["audience"][0]}
         return 200, {"value": base64.b64encode(json.dumps(claims).encode()).decode()}

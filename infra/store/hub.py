@@ -24,6 +24,7 @@ from gpu_offload.infra.store.errors import (
 )
 from gpu_offload.infra.store.files import digest_of, read_document, sha256_of, write_verified
 from gpu_offload.infra.store.hub_errors import MovedError, hub_errors
+from gpu_offload.infra.store.hub_token import JobToken
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 
 TRIES = 60
@@ -35,8 +36,8 @@ class HubStore:
     `parent_commit` makes a commit conditional: the Hub refuses it where another came first, and the object is looked at
     again. An object's time is the repository's newest: nothing looks older than it is.
 
-    In a workflow's job with `id-token: write` and without HF_TOKEN, the job's identity is exchanged for a token of an hour
-    for this repository, and again as often as needed. The Hub must trust the workflow: see docs/store.md.
+    In a workflow's job with `id-token: write` and without HF_TOKEN, the job's identity is exchanged for a token for this
+    repository (`JobToken`). The Hub must trust the workflow: see docs/store.md.
     """
 
     def __init__(self, url: str, *, endpoint: str | None = None) -> None:
@@ -49,9 +50,12 @@ class HubStore:
             )
         self.url = f"hf://{parts.netloc}/{name}"
         self.repository = f"{parts.netloc}/{name}"
-        self._api = HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT"))
-        if os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL") and not os.environ.get("HF_TOKEN"):
-            os.environ.setdefault("HF_OIDC_RESOURCE", self.repository)
+        self._endpoint = HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT")).endpoint
+        self._token = JobToken(self._endpoint, self.repository)
+
+    @property
+    def _api(self) -> HfApi:
+        return HfApi(endpoint=self._endpoint, token=self._token.get())
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
@@ -123,7 +127,7 @@ class HubStore:
 
     def public_url(self, key: str) -> str | None:
         """Where anyone could read the object if the repository is public."""
-        return f"{self._api.endpoint}/{self.repository}/resolve/main/{check_key(key)}"
+        return f"{self._endpoint}/{self.repository}/resolve/main/{check_key(key)}"
 
     def _commit(
         self, key: str, content: bytes | str | None, check: Callable[[str, RepoFile | None], bool]
@@ -169,7 +173,7 @@ class HubStore:
         return next((one for one in found if isinstance(one, RepoFile) and one.path == key), None)
 
     def _chunks(self, key: str, commit: str) -> Iterator[bytes]:
-        url = hf_hub_url(self.repository, check_key(key), revision=commit, endpoint=self._api.endpoint)
+        url = hf_hub_url(self.repository, check_key(key), revision=commit, endpoint=self._endpoint)
         headers: dict[str, Any] = self._api._build_hf_headers()  # noqa: SLF001 - the library's own way to sign a request
         # Not by the client's own download, which keeps each file in a cache below the home folder.
         with get_session().stream("GET", url, headers=headers, follow_redirects=True) as reply:
@@ -181,4 +185,4 @@ class HubStore:
             yield from reply.iter_bytes()
 
     def _errors(self, key: str) -> AbstractContextManager[None]:
-        return hub_errors(self.url, key, f"{self._api.endpoint}/{self.repository}/settings")
+        return hub_errors(self.url, key, f"{self._endpoint}/{self.repository}/settings")

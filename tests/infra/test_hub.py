@@ -26,13 +26,6 @@ def job(monkeypatch):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("HF_TOKEN", "")  # as a workflow sets it from a secret that is not there
-        monkeypatch.setenv("HF_OIDC_RESOURCE", "")
-        monkeypatch.delenv("HF_OIDC_RESOURCE")  # set and deleted, so that the test's end restores it
-        constants = "huggingface_hub.constants"  # read from HF_ENDPOINT when it is imported
-        monkeypatch.setattr(f"{constants}.ENDPOINT", hub.url)
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.utils._auth._OIDC_TOKEN_CACHE", None)
         return HubStore(f"hf://{REPOSITORY}", endpoint=hub.url)
 
     return made
@@ -49,6 +42,31 @@ def test_a_job_publishes_by_its_identity_and_exchanges_it_anew_when_the_token_ru
 
 
 @pytest.mark.simulator
+def test_each_store_of_a_job_gets_a_token_for_its_own_repository(job):
+    class Two(Hub):
+        other, of = "us/mirror", {}
+
+        def exchange(self, wanted):
+            repository = wanted["resource"]
+            status, answer = super().exchange(wanted | {"resource": REPOSITORY})
+            self.of[answer["access_token"]] = repository
+            return status, answer
+
+        def answer(self, path, body, token):
+            repository = self.other if self.other in path else REPOSITORY
+            if "/commit/" in path and self.of.get(token) != repository:
+                return 403, {"error": "Forbidden"}
+            return super().answer(path.replace(self.other, REPOSITORY), body, token)
+
+    with Two(CLAIMS) as hub:
+        first, second = job(hub), HubStore(f"hf://{Two.other}", endpoint=hub.url)
+        for name in "ab":
+            first.create(f"{name}/first.json", b"1")
+            second.create(f"{name}/second.json", b"2")
+        assert sorted(hub.of.values()) == [REPOSITORY, Two.other]
+
+
+@pytest.mark.simulator
 def test_a_workflow_that_the_hub_does_not_trust_writes_nothing_and_gets_the_claims_to_add(job):
     with Hub(CLAIMS) as hub:
         hub.claims["branch"] = "other"
@@ -62,9 +80,7 @@ def test_a_workflow_that_the_hub_does_not_trust_writes_nothing_and_gets_the_clai
 @pytest.mark.simulator
 def test_a_secret_that_is_given_is_used_instead(job, monkeypatch):
     with Hub(CLAIMS) as hub:
-        monkeypatch.setenv("HF_OIDC_RESOURCE", "")
         job(hub)
-        monkeypatch.delenv("HF_OIDC_RESOURCE")
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         hub.tokens.append("hf_secret")
         HubStore(f"hf://{REPOSITORY}", endpoint=hub.url).create("index.json", b"1")
