@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -111,7 +111,8 @@ def without_credentials(monkeypatch, answer):
         monkeypatch.delenv(name)
     monkeypatch.setattr(public, "public_prices", asked)
     said = io.StringIO()
-    settings = Ec2Settings(regions=("us-west-2", "eu-west-1"), instance_types=("g4dn.xlarge", "g6.xlarge"))
+    types = ("g4dn.xlarge", "g6.xlarge", "p3.2xlarge")
+    settings = Ec2Settings(regions=("us-west-2", "eu-west-1"), instance_types=types)
     return ec2_offers(settings, Console(said)), said.getvalue()
 
 
@@ -119,21 +120,29 @@ def test_without_credentials_the_prices_are_those_of_aws_s_pages(monkeypatch):
     prices = PublicPrices(
         spot={("g4dn.xlarge", "us-west-2"): 0.19, ("g6.xlarge", "eu-west-1"): 0.3},
         on_demand={("g4dn.xlarge", "us-west-2"): 0.526},
+        spot_published=NOW,
+        on_demand_published=NOW - timedelta(days=9),
+        faults=("no on-demand prices of eu-west-1: no answer",),
     )
-    offers, _ = without_credentials(monkeypatch, prices)
+    offers, said = without_credentials(monkeypatch, prices)
     assert [(o.instance_type, o.region, o.zone, o.market, o.usd_per_hour) for o in offers] == [
         ("g4dn.xlarge", "us-west-2", None, "spot", 0.19),
         ("g4dn.xlarge", "us-west-2", None, "on-demand", 0.526),
         ("g6.xlarge", "eu-west-1", None, "spot", 0.3),
     ]
-    assert offers[0].price_basis.startswith("AWS's price pages, 2")
+    assert offers[0].price_basis == "AWS's price pages, 2026-11-22T20:00Z"
+    assert offers[1].price_basis == "AWS's price pages, 2026-11-13T20:00Z"
     assert (offers[0].on_demand_usd_per_hour, offers[2].on_demand_usd_per_hour) == (0.526, None)
+    assert "no on-demand prices of eu-west-1" in said
+    assert "p3.2xlarge was left out" in said
 
 
-def test_without_credentials_and_pages_the_table_counts_and_a_note_says_so(monkeypatch):
-    offers, said = without_credentials(monkeypatch, HttpError("no answer"))
+@pytest.mark.parametrize("answer", [HttpError("no answer"), PublicPrices({}, {}, NOW, None)])
+def test_without_credentials_and_pages_the_table_counts_and_a_note_says_so(monkeypatch, answer):
+    offers, said = without_credentials(monkeypatch, answer)
     assert offers is None
-    assert "prices are from our table: no answer" in said
+    assert "prices are from our table" in said
+    assert "no prices of us-west-2, eu-west-1" in said
 
 
 def test_another_cloud_s_prices_are_not_those_of_aws_s_pages(monkeypatch):
