@@ -22,7 +22,6 @@ from gpu_offload.orchestrator.plan.planned import Planned, limits_of
 from gpu_offload.orchestrator.plan.prerequisites import (
     Obstacle,
     check_code,
-    check_hyperparameters,
     imported_on_node,
     may_rent,
     missing_extra,
@@ -82,7 +81,6 @@ class Planning:
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
         check_code(inputs)
-        check_hyperparameters(inputs)
         work = inputs.workload
         done = publish.manifest_of(self.store, version)
         entry = entry_of(publish.versions(self.store), version) if done else None

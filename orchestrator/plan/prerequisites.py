@@ -16,10 +16,9 @@ from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, sto
 from gpu_offload.orchestrator.output.console import enumerated
 from gpu_offload.orchestrator.plan.code_reader import External
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
-from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError
+from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.requirements import normalised
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.remote_job import hyperparameters
 
 SIMULATOR = "GPU_OFFLOAD_SIMULATOR"
 """Set by the simulated cloud for the processes inside it."""
@@ -71,15 +70,6 @@ def check_code(inputs: PlanInputs) -> None:
     ]
     if faults:
         raise PlanningError(enumerated("the training code cannot be imported", faults))
-
-
-def check_hyperparameters(inputs: PlanInputs) -> None:
-    """Check that Ultralytics has the hyperparameters, where it is installed. Raises UnknownNameError with every fault."""
-    if inputs.code is not None:
-        return
-    if found := hyperparameters.faults(inputs.settings.training.hyperparameters):
-        # Else the training's process says it, on an instance that is paid for by then.
-        raise UnknownNameError("\n".join(f"training.{fault}" for fault in found))
 
 
 def missing_extra(inputs: PlanInputs) -> tuple[str, ...]:

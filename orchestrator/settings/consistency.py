@@ -5,8 +5,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+from gpu_offload.orchestrator.settings.dimension import parse_dimension, path_of, sample
+from gpu_offload.orchestrator.settings.hyperparameters import problems as hyperparameter_problems
+from gpu_offload.orchestrator.settings.messages import explain, shown
 from gpu_offload.orchestrator.settings.model_name import built_in_task, is_weights
 from gpu_offload.orchestrator.settings.sections import Sections
 from gpu_offload.remote_job.hyperparameters import OURS
@@ -34,6 +39,7 @@ def disagreements(settings: Sections, root: str = "/") -> Iterator[Disagreement]
         )
     yield from _store(settings, root)
     yield from _training(settings)
+    yield from _sweep(settings)
     yield from _ec2(settings)
 
 
@@ -104,6 +110,9 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
                 f"training.hyperparameters.{name} is managed by gpu-offload",
                 f"remove it ({instead})",
             )
+    for problem in hyperparameter_problems(training.hyperparameters, _task(settings), training.image_size):
+        path = tuple(map(str, problem.path))
+        yield Disagreement((path, ("training", "entrypoint")), problem.message, problem.remedy)
     # The address of weights ends with their checksum.
     stem = posixpath.basename(training.model.split("#")[0])
     if match := _FOREIGN.fullmatch(stem):
@@ -120,6 +129,40 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
                 f"training.model {training.model!r} is for {built}, but dataset.task is {task}",
                 f"take a model for {task}, or remove dataset.task",
             )
+
+
+def _task(settings: Sections) -> Task | None:
+    return settings.dataset.task or built_in_task(settings.training.model.rpartition(".")[0])
+
+
+def _sweep(settings: Sections) -> Iterator[Disagreement]:
+    """Yield for each dimension what is wrong with its first value that [training] could not have."""
+    known = {one.message for one in _training(settings)}
+    for name, written in (settings.sweep.__pydantic_extra__ or {}).items():
+        changed = path_of(name)
+        for value in sample(parse_dimension(written)):
+            try:
+                tried = settings.training.having({name: value})
+            except ValidationError as error:
+                errors = [
+                    {**one, "loc": ("training", *one["loc"])} for one in error.errors(include_url=False)
+                ]
+                faults = [(one.message, one.remedy) for one in explain(errors)]
+            else:
+                faults = [
+                    (one.message, one.remedy)
+                    for one in _training(settings.model_copy(update={"training": tried}))
+                    # What is wrong without the sweep, too, is reported at its own place.
+                    if one.message not in known or changed in one.about
+                ]
+            for message, remedy in faults:
+                yield Disagreement(
+                    (("sweep", name), ("training", "entrypoint")),
+                    f"sweep.{name}, {shown(value)}: {message}",
+                    remedy,
+                )
+            if faults:
+                break
 
 
 def _ec2(settings: Sections) -> Iterator[Disagreement]:

@@ -2,12 +2,20 @@
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from gpu_offload.orchestrator.settings.fault import wrong
 
 Scalar = bool | int | float | str
+
+SETTINGS = frozenset({"model", "epochs", "image-size", "batch", "init-from"})
+"""Dimensions that are settings of [training]; every other one is a hyperparameter."""
+
+MAX_CHECKED = 300
+"""Values of a range that are checked one by one."""
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"(log\s+)?({_NUMBER})\s*\.\.\s*({_NUMBER})(?:\s+step\s+({_NUMBER}))?")
@@ -62,6 +70,36 @@ class Choice:
 
     def __str__(self) -> str:
         return ", ".join(str(value) for value in self.values)
+
+
+def path_of(name: str) -> tuple[str, ...]:
+    """Return the path of the setting that a dimension changes."""
+    setting = name.replace("_", "-")
+    return ("training", setting) if setting in SETTINGS else ("training", "hyperparameters", name)
+
+
+def values_of(dimension: Range | Choice) -> Iterator[Scalar]:
+    """Yield every value of a finite dimension."""
+    if isinstance(dimension, Choice):
+        yield from dimension.values
+        return
+    low, step = dimension.ends[0], dimension.step or 1
+    for i in range(dimension.count or 0):
+        yield int(low) + i * int(step) if dimension.whole else stepped(dimension.low + i * step)
+
+
+def sample(dimension: Range | Choice) -> tuple[Scalar, ...]:
+    """Return the values by which a dimension is checked: all that are few, else the ends and one between."""
+    if dimension.count is not None:
+        found = tuple(islice(values_of(dimension), MAX_CHECKED))
+        return found if len(found) == dimension.count else (*found, dimension.ends[-1])
+    low, high = (float(end) for end in dimension.ends)
+    return low, float(f"{low + (high - low) / math.pi:.3g}"), high
+
+
+def stepped(value: float) -> float:
+    """Return a number of steps without the error of their sum: 0.3 and not 0.30000000000000004."""
+    return float(f"{value:.12g}")
 
 
 def parse_dimension(value: object) -> Range | Choice:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from gpu_offload.orchestrator.settings.hyperparameters import model
 from gpu_offload.orchestrator.settings.overrides import SETTINGS
 from gpu_offload.orchestrator.settings.sections import Sections
 
@@ -18,6 +19,15 @@ def schema() -> dict[str, Any]:
             node, value = node["properties"][part], value[part]
         if kind != "section" and value is not None and path != ("dataset", "path"):
             node["default"] = value  # As a file writes it: pydantic formats durations differently.
+    own = model().model_json_schema()["properties"].items()
+    table = {
+        name: {key: v for key, v in node.items() if key not in {"default", "title"}} for name, node in own
+    }
+    # Code of the user's own has hyperparameters of its own.
+    plain["properties"]["training"] |= {
+        "if": {"not": {"required": ["entrypoint"]}},
+        "then": {"properties": {"hyperparameters": {"properties": table, "additionalProperties": False}}},
+    }
     plain["properties"]["$schema"] = {"type": "string", "description": "Address of this schema, for editors."}
     # A file needs no section: the environment and the command line may give the path.
     plain.pop("required")

@@ -1,5 +1,6 @@
 """Messages for invalid settings: the setting, the fault, and what to write instead. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -76,6 +77,8 @@ def _explain(error: Mapping[str, Any], table: tuple[str, ...]) -> Problem:
         remedy = _EXAMPLES.get(kind) or (
             f"write [{dotted((*table, *path))}]" if noun == "a table" else "write one that is"
         )
+        if kind == "int_type" and isinstance(value, float) and math.isfinite(value):
+            remedy = f"write {math.floor(value)} or {math.ceil(value)}"
         return Problem(path, f"{name} is {shown(value)}, not {noun}", remedy)
     if kind in {"literal_error", "enum"}:
         return Problem(path, f"{name} is {shown(value)}", f"write {context.get('expected')}")

@@ -1,5 +1,6 @@
 """The sections of `offload.toml`: every setting's name (kebab-case there), type, default and meaning."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from gpu_offload.dataset.split import SplitRule
 from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.settings.dimension import Scalar, path_of
 from gpu_offload.orchestrator.settings.machines import Ec2Settings, RaySettings
 from gpu_offload.orchestrator.settings.section import Section
 from gpu_offload.orchestrator.settings.types import (
@@ -104,6 +106,15 @@ class TrainingSettings(Section):
     all ("required"); "off" for code of your own that needs the network or the runner's files. An instance always isolates."""
     speed: Speed = Field(default_factory=dict)
     """Speed switches to turn on or off; the others are chosen for the machine."""
+
+    def having(self, values: Mapping[str, Scalar]) -> "TrainingSettings":
+        """Return these settings with the values of a sweep's dimensions. Raises ValidationError."""
+        data = self.model_dump()
+        for name, value in values.items():
+            path = path_of(name)
+            table = data["hyperparameters"] if len(path) == 3 else data
+            table[path[-1] if len(path) == 3 else path[-1].replace("-", "_")] = value
+        return TrainingSettings.model_validate(data)
 
     @property
     def base_model(self) -> str:

@@ -15,9 +15,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar
+from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar, stepped
 from gpu_offload.orchestrator.settings.types import Goal
-from gpu_offload.orchestrator.sweep.space import Space, Values, stepped
+from gpu_offload.orchestrator.sweep.space import Space, Values
 
 State = Literal["running", "complete", "pruned", "failed"]
 

@@ -7,21 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar, parse_dimension
+from gpu_offload.orchestrator.settings.dimension import (
+    Choice,
+    Range,
+    Scalar,
+    parse_dimension,
+    path_of,
+    values_of,
+)
 from gpu_offload.orchestrator.settings.sections import SweepSettings
-
-SETTINGS = frozenset({"model", "epochs", "image-size", "batch", "init-from"})
-"""Dimensions that are settings of [training]; every other one is a hyperparameter."""
 
 DEFAULT_TRIALS = 20
 
 Values = dict[str, Scalar]
-
-
-def path_of(name: str) -> tuple[str, ...]:
-    """Return the path of the setting that a dimension changes."""
-    setting = name.replace("_", "-")
-    return ("training", setting) if setting in SETTINGS else ("training", "hyperparameters", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +73,12 @@ class Space:
     def combinations(self) -> Iterator[Values]:
         """Yield every trial of a finite space."""
         names = list(self.dimensions)
-        for values in itertools.product(*(_values(self.dimensions[name]) for name in names)):
+        for values in itertools.product(*(values_of(self.dimensions[name]) for name in names)):
             yield dict(zip(names, values, strict=True))
-
-    def ends(self) -> Iterator[tuple[str, Values]]:
-        """Yield for each end of each dimension its name, and a trial with this value."""
-        first: Values = {name: d.ends[0] for name, d in self.dimensions.items()}
-        for name, dimension in self.dimensions.items():
-            for value in dimension.ends:
-                yield name, first | {name: value}
 
     def as_written(self) -> dict[str, str | tuple[Scalar, ...]]:
         """Return the dimensions as `written` takes them."""
         return {n: d.values if isinstance(d, Choice) else str(d) for n, d in self.dimensions.items()}
-
-
-def _values(dimension: Range | Choice) -> tuple[Scalar, ...]:
-    if isinstance(dimension, Choice):
-        return dimension.values
-    low = dimension.ends[0]
-    if dimension.whole:
-        step = int(dimension.step or 1)
-        return tuple(int(low) + i * step for i in range(dimension.count or 0))
-    return tuple(stepped(dimension.low + i * (dimension.step or 0.0)) for i in range(dimension.count or 0))
-
-
-def stepped(value: float) -> float:
-    """Return a number of steps without the error of their sum: 0.3 and not 0.30000000000000004."""
-    return float(f"{value:.12g}")
 
 
 def words(values: Mapping[str, Scalar], *, base_seed: int, seed: int, fold: str | None) -> list[str]:

@@ -123,15 +123,9 @@ def test_a_plan_counts_the_epochs_of_a_warm_start_and_not_those_from_scratch(sha
     assert of_ten in made.report.decision.changes
 
 
-def test_hyperparameters_that_ultralytics_does_not_have_are_refused_all_at_once(shapes):
-    """Before an instance is rented for them; for code of one's own they are its own."""
-    wrong = "hyperparameters = { lr = 0.1, mosaik = 0.0, lr0 = 0.1 }\n"
-    with pytest.raises(UnknownNameError) as refused:
-        plan(shapes, wrong)
-    assert "training.hyperparameters.lr: " in str(refused.value)
-    assert "did you mean mosaic" in str(refused.value)
+def test_code_of_ones_own_has_hyperparameters_of_its_own(shapes):
     (shapes / "mine.py").write_text(MAIN)
-    assert plan(shapes, OWN + wrong)
+    assert plan(shapes, OWN + "hyperparameters = { lr = 0.1, mosaic = 7 }\n")
 
 
 def test_weights_to_start_from_are_looked_up_before_they_are_fetched(shapes):

@@ -284,7 +284,7 @@ VALID = st.fixed_dictionaries(
     },
     optional={
         "training": st.fixed_dictionaries(
-            {},
+            {"entrypoint": st.just("mine:main")},  # else hyperparameters are Ultralytics'
             optional={
                 "epochs": st.integers(1, 1000),
                 "image-size": st.integers(1, 40).map(lambda n: n * 32),

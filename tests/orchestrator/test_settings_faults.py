@@ -91,6 +91,16 @@ BAD = [
     ("training", "hyperparameters", "{ project = 'x' }", "remove it"),
     ("training", "hyperparameters", "{ epochs = 1 }", "set training.epochs"),
     ("training", "hyperparameters", "{ time = 2 }", "limits.deadline"),
+    ("training", "hyperparameters", "{ lr0 = 'abc' }", "not a number; write digits"),
+    ("training", "hyperparameters", "{ mosaic = 1.7 }", "write at most 1"),
+    ("training", "hyperparameters", "{ close_mosaic = 2.5 }", "not a whole number; write 2 or 3"),
+    ("training", "hyperparameters", "{ optimizer = 'Adan' }", '"Adam"'),
+    ("training", "hyperparameters", "{ warmup_epoch = 1 }", "did you mean warmup_epochs"),
+    ("sweep", "lr0", '"0.1..1.5"', "sweep.lr0, 1.5: training.hyperparameters.lr0 is 1.5; write at most 1"),
+    ("sweep", "close_mosaic", '"0.0..10.0"', "not a whole number"),
+    ("sweep", "image-size", '"64..128"', "65, not a multiple of 32"),
+    ("sweep", "epochs", "[1, 0]", "sweep.epochs, 0: training.epochs is 0; write at least 1"),
+    ("sweep", "mosiac", '"0..1"', "did you mean mosaic"),
     ("training", "speed", "{ warp = true }", "write threads, allocator"),
     ("training", "entrypoint", '"mine.train"', "package.module:function"),
     ("training", "device", '"tpu"', "write auto, cpu"),
@@ -168,7 +178,7 @@ GOOD_IN_A_VARIABLE = {"3", '"a"', '""', "{ compile = 1 }"}
 
 @pytest.mark.parametrize(
     "bad",
-    [entry for entry in BAD if entry[2] not in GOOD_IN_A_VARIABLE],
+    [entry for entry in BAD if entry[0] != "sweep" and entry[2] not in GOOD_IN_A_VARIABLE],
     ids=lambda entry: f"{entry[1]}={entry[2]}"[:40],
 )
 def test_the_same_fault_in_the_environment_names_the_variable(tmp_path, bad):

@@ -60,6 +60,8 @@ def test_the_examples_and_defaults_are_valid(validator):
         "",
         '[dataset]\npath = "raw"\nclasses = ["a", "b"]\nsplit.val = 0.1',
         '"$schema" = "x"\n[training]\nmodel = "yolo11n.pt"\nhyperparameters = { lr0 = 0.01, optimizer = "SGD" }',
+        '[training]\nhyperparameters = { optimizer = "adamw", cache = "ram", amp = true, scale = [0.5, 2.0], patience = 3.0 }',
+        '[training]\nentrypoint = "mine:main"\nhyperparameters = { rate = 3, mosaic = "no" }',
         '[training]\nmodel = "https://example.org/x.pt#sha256=' + "a" * 64 + '"\ninit-from = "scratch"',
         '[limits]\ndeadline = "1h30m"\nmax-cost-usd = 2',
         '[store]\nurl = "s3://bucket/prefix"\nendpoint-url = "http://localhost:9000"',
@@ -112,6 +114,16 @@ def test_bad_configurations_fail_in_the_schema_and_in_the_loader(validator, text
     data.setdefault("dataset", {"path": "raw"})
     with pytest.raises(ValueError):
         Sections.model_validate(data, by_name=False)
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["{ lr0 = 'abc' }", "{ mosaic = 1.7 }", "{ optimizer = 'Adan' }", "{ cache = 'gpu' }", "{ lr = 1 }"],
+)
+def test_an_editor_marks_hyperparameters_that_ultralytics_refuses(validator, table):
+    text = f"[training]\nhyperparameters = {table}\n"
+    assert not validator.is_valid(tomllib.loads(text))
+    assert validator.is_valid(tomllib.loads(text + 'entrypoint = "mine:main"\n'))
 
 
 def test_every_setting_and_default_stands_in_the_documentation():
