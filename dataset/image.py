@@ -54,7 +54,7 @@ _COMPRESSION: Final = 259
 _READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
 """Compressions of TIFF that are read: none, CCITT, LZW, JPEG, Deflate, PackBits; OpenCV's libtiff has no Zstandard, LZMA or WebP."""
 
-_NATURAL: Final = {
+NATURAL: Final = {
     "JPEG": {"jpg", "jpeg", "mpo"},
     "MPO": {"jpg", "jpeg", "mpo"},
     "PNG": {"png"},
@@ -123,7 +123,7 @@ def suffix(name: str) -> str:
 
 def natural(facts: ImageFacts, name: str) -> bool:
     """Whether the content is what the name's extension promises."""
-    return suffix(name) in _NATURAL.get(facts.format, set())
+    return suffix(name) in NATURAL.get(facts.format, set())
 
 
 def read_size(file: Path) -> tuple[int, int] | None:
@@ -202,7 +202,7 @@ def _decode(read: Read, size: int, density: Density) -> ImageFacts:
     try:
         with Image.open(io.BytesIO(read(0, size))) as image:
             name, (width, height) = str(image.format), image.size
-            if name not in _NATURAL:
+            if name not in NATURAL:
                 message = f"the content is {name}, which Ultralytics does not read; convert it to JPEG or PNG"
                 raise ImageError("unsupported-image", message)  # noqa: TRY301 - passed on below
             _check_dimensions(width, height, MAX_DECODED.get(name, _MAX_DECODED))

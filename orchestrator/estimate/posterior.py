@@ -33,7 +33,7 @@ _SPREADS: dict[Kind, tuple[float, float]] = {
 """sigma0, from run to run of one machine and kind of training, and tau0, from one such kind to another.
 
 `cpu` and `gpu` are fitted (see docs/estimate.md). CPUs of the same core count were a factor of 1.9 apart, which `cpu-prior`
-covers. `gpus` adds what `gpu_team.SPREAD` says. `own` and `installation` are not measured: until a first training, they allow for
+covers. `gpus` adds what `gpu.SPREAD` says. `own` and `installation` are not measured: until a first training, they allow for
 factors of about 5 and 3.
 """
 

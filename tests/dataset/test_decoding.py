@@ -40,6 +40,34 @@ def test_the_rate_of_a_few_pictures_holds_for_the_mean_size_of_all(snapshot, mon
     assert {path.parent.name for path in seen} == {"a", "b"}
 
 
+def test_the_few_are_spread_over_the_whole_dataset(snapshot, monkeypatch):
+    seen = []
+    monkeypatch.setattr(decoding, "_decoded", seen.append)
+    decoding.decode_seconds(snapshot(32, 96))
+    assert [path.name for path in seen] == ["0.png", "2.png", "4.png", "1.png", "3.png"]
+
+
+def test_a_picture_that_a_stranger_made_to_take_minutes_is_passed_over(tmp_path):
+    """Each scan of a progressive JPEG has a few bytes, and visits every block of the picture."""
+    Image.new("L", (640, 640), 99).save(tmp_path / "usual.jpg", progressive=True)
+    usual = (tmp_path / "usual.jpg").read_bytes()
+    scan = usual[usual.rindex(b"\xff\xda") : -2]
+    (tmp_path / "hostile.jpg").write_bytes(usual[:-2] + 1000 * scan + usual[-2:])
+    assert decoding._decoded(tmp_path / "usual.jpg") > 0
+    assert decoding._decoded(tmp_path / "hostile.jpg") is None
+
+
+def test_a_file_that_changed_since_it_was_read_is_passed_over(tmp_path, monkeypatch):
+    """It may have become larger, or what no decoder of pictures should open."""
+    Image.new("L", (64, 64)).save(tmp_path / "0.png")
+    monkeypatch.setattr(decoding, "LARGEST", 64 * 63)
+    assert decoding._decoded(tmp_path / "0.png") is None
+    monkeypatch.setattr(decoding, "LARGEST", 64 * 64)
+    assert decoding._decoded(tmp_path / "0.png") > 0
+    Image.new("L", (64, 64)).save(tmp_path / "0.png", "EPS")
+    assert decoding._decoded(tmp_path / "0.png") is None
+
+
 def test_real_pictures_of_every_size_take_some_time(snapshot):
     assert 0 < decoding.decode_seconds(snapshot(32, 640)) < 60
 
