@@ -61,10 +61,13 @@ class Processor:
     """Copying memory, 10^9 bytes a second, read and written."""
     bfloat16: Literal["none", "avx512", "amx"] = "none"
     """By which instructions it multiplies in 16 bits."""
+    wide: bool = True
+    """Whether it has AVX-512."""
 
 
-CONVOLUTION = 2.4
-"""How much faster convolutions are than the products of the benchmark: 254 against 107 GFLOP/s a core (Zen 5)."""
+CONVOLUTION = {True: 2.4, False: 1.2}
+"""How much faster convolutions are than the products of the benchmark, with AVX-512 and without: these products are too small
+to gain from it. On a Zen 5, 254 against 107 GFLOP/s a core; kept to AVX2 it computes convolutions at half of its rate."""
 PASSES = 3.0
 """Forward and backward, in forward passes."""
 REST_S, REST_POWER, REST_COPY_GB_S = 0.0118, 0.8, 38.0
@@ -97,7 +100,7 @@ def _core_seconds(work: Workload, processor: Processor | None) -> float:
     convolutions, rest = BFLOAT16[processor.bfloat16]
     if not work.mixed_precision:
         convolutions = rest = 1.0
-    products = PASSES * work.gflops / (CONVOLUTION * processor.product_gflops)
+    products = PASSES * work.gflops / (CONVOLUTION[processor.wide] * processor.product_gflops)
     others = REST_S * math.pow(work.gflops / 2.2, REST_POWER) * REST_COPY_GB_S / processor.copy_gb_s
     return (convolutions * products + rest * others) * heads
 

@@ -44,6 +44,7 @@ def this_processor() -> Processor:
         product_gflops=found.product_gflops,
         copy_gb_s=found.copy_gb_s,
         bfloat16="amx" if "amx_bf16" in sets else "avx512" if "avx512_bf16" in sets else "none",
+        wide="avx512" in sets,
     )
 
 

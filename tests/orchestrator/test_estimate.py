@@ -185,6 +185,7 @@ def test_the_cpu_prior_by_a_processor_s_speed_meets_the_steps_that_were_measured
 def test_a_faster_processor_never_takes_longer(product, copied, kind, cores, size):
     training, slow = work(image_size=32 * size), Processor(product, copied, kind)
     least = estimate_cpu_prior(training, cores, processor=slow).point
+    assert estimate_cpu_prior(training, cores, processor=replace(slow, wide=False)).point >= least
     for faster in (Processor(2 * product, copied, kind), Processor(product, 2 * copied, kind)):
         assert estimate_cpu_prior(training, cores, processor=faster).point <= least
     assert estimate_cpu_prior(training, cores + 1, processor=slow).point <= least
