@@ -35,8 +35,8 @@ class SftpServer:
         self.trust(self.sshd.host_key.public)
 
     def trust(self, public):
-        host = f"[127.0.0.1]:{self.sshd.port}"
-        (self.home / ".ssh" / "known_hosts").write_text(f"{host} {public}\n")
+        hosts = ",".join(f"[{name}]:{self.sshd.port}" for name in ("127.0.0.1", "localhost"))
+        (self.home / ".ssh" / "known_hosts").write_text(f"{hosts} {public}\n")
 
     def stop(self):
         """End the server; its connections are closed by then."""

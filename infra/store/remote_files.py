@@ -170,14 +170,15 @@ class RemoteFiles:
                 with self._files.open(temporary, "wb") as file:
                     for chunk in chunks:
                         file.write(chunk)
-                with self._lock.held():
+                with self._lock.held(temporary) as mine:
                     if check():
                         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-                        self._files.mv(temporary, path)
+                        self._lock.rename(mine, path)
                     return self._info(key, self._files.info(path))
-            finally:
+            except BaseException:
                 with suppress(OSError):
                     self._files.rm_file(temporary)
+                raise
 
     def _info(self, key: str, info: dict[str, Any]) -> ObjectInfo:
         return ObjectInfo(key, int(info["size"]), self._etag(info), self._modified(info))

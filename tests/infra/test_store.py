@@ -5,7 +5,10 @@ import ftplib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -201,11 +204,14 @@ def test_a_lock_that_cannot_be_made_is_an_error():
         def mkdir(self, *_, **__):
             raise OSError("Failure")
 
-        def info(self, path):
+        def ls(self, path, detail):
             raise FileNotFoundError(path)
 
+        def invalidate_cache(self, path):
+            pass
+
     connection = SimpleNamespace(url="sftp://host/full", root="/full", files=Full())
-    with pytest.raises(OSError, match="Failure"), RemoteLock(connection, 0.1).held():
+    with pytest.raises(OSError, match="Failure"), RemoteLock(connection, 0.1).held("/x"):
         pass
 
 
@@ -219,6 +225,50 @@ def test_a_lock_that_a_dead_writer_left_is_taken_over(tmp_path):
     assert time.monotonic() - began >= 0.2
     with pytest.raises(ObjectChangedError):
         store.replace("k", b"3", etag)
+
+
+@pytest.mark.process
+def test_a_writer_that_stalls_until_its_lock_is_taken_over_overwrites_nothing(sftp_server, new_store):
+    slow = new_store("sftp")
+    fast = RemoteFiles(slow.url.replace("127.0.0.1", "localhost"), lock_s=0.1)
+    etag = slow.put("k", b"1")
+    try:
+        with pytest.raises(StoreUnreachableError, match="lock"):
+            slow._write("k", [b"slow"], lambda: bool(fast.replace("k", b"fast", etag)))
+    finally:
+        fast._files.client.close()
+    assert slow.read("k")[0] == b"fast"
+    slow.put("k", b"2")
+    assert [path.name for path in Path(slow.root).iterdir() if path.name != "k"] == [".tmp"]
+    assert not list(Path(slow.root, ".tmp").iterdir())
+
+
+COUNTS = """
+import os, sys
+from gpu_offload.infra.store import remote_lock
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.remote_files import RemoteFiles
+remote_lock.POLL_S = 0.002
+store, done = RemoteFiles(sys.argv[1], lock_s=0), 0
+while done < int(sys.argv[2]):
+    body, etag = store.read("count")
+    try:
+        store.replace("count", b"%d %d" % (int(body.split()[0]) + 1, os.getpid()), etag)
+    except StoreError:  # the other one came first, or took the lock over
+        continue
+    done += 1
+"""
+
+
+@pytest.mark.process
+def test_writers_that_take_each_others_lock_over_all_the_time_lose_no_write(sftp_server, new_store):
+    """Each sees the same lock left behind, and removes it, at the same moment as the other."""
+    store, each = new_store("sftp"), 20
+    store.put("count", b"0")
+    command = [sys.executable, "-c", COUNTS, store.url, str(each)]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [writer.communicate()[1] for writer in writers] == ["", ""]
+    assert store.read("count")[0].split()[0] == b"%d" % (2 * each)
 
 
 @pytest.mark.parametrize("kind", KINDS)
