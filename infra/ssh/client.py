@@ -16,7 +16,6 @@ from gpu_offload.infra.ssh.errors import (
     HostUnreachableError,
 )
 from gpu_offload.infra.ssh.key import ClientKey, PublicKey
-from gpu_offload.infra.ssh.socket import SocketTraffic
 
 if TYPE_CHECKING:
     import fabric
@@ -48,7 +47,6 @@ class SshHost:
         connect_timeout: float = 10.0,
     ) -> None:
         self.name = str(address)
-        self.traffic = SocketTraffic()
         self.address = address
         self._key = key
         self._host_key = host_key
@@ -77,7 +75,7 @@ class SshHost:
             ):
                 with attempt:
                     self._connection = open_connection(
-                        self.address, self._key, self._host_key, self._connect_timeout, self.traffic
+                        self.address, self._key, self._host_key, self._connect_timeout
                     )
         return self._connection
 

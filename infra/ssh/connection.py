@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.infra.ssh.errors import HostAuthError, HostKeyMismatchError, HostUnreachableError
 from gpu_offload.infra.ssh.key import ClientKey, PublicKey
-from gpu_offload.infra.ssh.socket import SocketTraffic, connect
+from gpu_offload.infra.ssh.socket import connect
 
 if TYPE_CHECKING:
     import fabric
@@ -28,7 +28,7 @@ class Address:
 
 
 def open_connection(
-    address: Address, key: ClientKey, host_key: PublicKey, timeout: float, traffic: SocketTraffic
+    address: Address, key: ClientKey, host_key: PublicKey, timeout: float
 ) -> "fabric.Connection":
     """Connect once: socket, key exchange, the host's identity, then ours; in this order, `timeout` seconds for each.
 
@@ -42,7 +42,7 @@ def open_connection(
     # paramiko logs tracebacks, which Python prints where no logging is set up; we raise typed errors instead.
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
     try:
-        sock = connect(address.host, address.port, timeout, traffic)
+        sock = connect(address.host, address.port, timeout)
     except OSError as error:
         raise HostUnreachableError(f"{address}: no connection: {error}") from error
     connection = fabric.Connection(

@@ -1,11 +1,6 @@
-"""The TCP connection below SSH: notices a silent cut within 10 s, and counts bytes."""
+"""The TCP connection below SSH: notices a silent cut within 10 s."""
 
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 UNACKNOWLEDGED_MS = 5_000
 """TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the connection counts as dead."""
@@ -17,26 +12,13 @@ paramiko's own keep-alive sends and waits for no answer, so it cannot notice a c
 """
 
 
-@dataclass(slots=True)
-class SocketTraffic:
-    """Bytes sent and received, over all connections to a host."""
+def connect(host: str, port: int, timeout: float) -> socket.socket:
+    """Connect within `timeout` seconds. Raises OSError.
 
-    sent: int = 0
-    received: int = 0
-
-
-def connect(host: str, port: int, timeout: float, traffic: SocketTraffic) -> "CountedSocket":
-    """Connect within `timeout` seconds. Raises OSError."""
-    connection = CountedSocket(socket.create_connection((host, port), timeout=timeout), traffic)
-    _notice_silent_cuts(connection)
-    return connection
-
-
-def _notice_silent_cuts(connection: socket.socket) -> None:
-    """Let the kernel end the connection when packets are dropped silently, also while it is idle.
-
-    test_a_silent_cut_is_noticed_within_ten_seconds_waiting_or_sending
+    The kernel ends the connection when packets are dropped silently, also while it is idle:
+    test_a_silent_cut_is_noticed_within_ten_seconds_waiting_or_sending.
     """
+    connection = socket.create_connection((host, port), timeout=timeout)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {
@@ -49,25 +31,4 @@ def _notice_silent_cuts(connection: socket.socket) -> None:
         # Not every system that the launcher may run on has all four (macOS lacks the first).
         if (option := getattr(socket, name, None)) is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-class CountedSocket(socket.socket):
-    """A connection that counts bytes. Takes over an open one, which is unusable afterwards."""
-
-    def __init__(self, plain: socket.socket, traffic: SocketTraffic) -> None:
-        timeout = plain.gettimeout()  # a socket from a descriptor starts without one
-        super().__init__(plain.family, plain.type, plain.proto, plain.detach())
-        self.settimeout(timeout)
-        self._traffic = traffic
-
-    def send(self, data: "Buffer", flags: int = 0, /) -> int:
-        """See `socket.socket.send`."""
-        sent = super().send(data, flags)
-        self._traffic.sent += sent
-        return sent
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """See `socket.socket.recv`."""
-        data = super().recv(size, flags)
-        self._traffic.received += len(data)
-        return data
+    return connection

@@ -61,7 +61,6 @@ def test_large_output_on_both_streams_does_not_block(server):
     with connect(server) as host:
         done = host.run("head -c 5000000 /dev/zero >&2; head -c 5000000 /dev/zero", timeout=60)
     assert (len(done.stdout), len(done.stderr)) == (5_000_000, 5_000_000)
-    assert host.traffic.received > 10_000_000
 
 
 def test_a_failed_command_quotes_its_standard_error(server):
@@ -88,7 +87,6 @@ def test_files_arrive_whole_and_private(server, tmp_path):
         assert (remote.stat().st_mode & 0o777, remote.read_bytes()) == (0o600, b"")
         with pytest.raises(CommandFailedError):
             host.put(b"x", "/proc/none/x")
-    assert host.traffic.sent > len(body)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a new folder", "source", "sshd"]
 
 
