@@ -1,11 +1,15 @@
 """A simulated host behind a real SSH server, for tests of what is installed and run there."""
 
+import os
+import signal
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
+from commands import wait_until
 from real_sshd import sshd
 
-from gpu_offload.infra.instance.job import InstanceJob, JobOptions
+from gpu_offload.infra.instance.job import InstanceJob, JobState
 from gpu_offload.infra.instance.software import look
 from gpu_offload.infra.ssh.client import SshHost
 
@@ -36,7 +40,7 @@ def say(text):
 def ask_to_stop(*_):
     say("interrupted")
     sys.exit(75)
-signal.signal(signal.SIGTERM, signal.SIG_IGN if os.environ.get("DEAF") else ask_to_stop)
+signal.signal(signal.SIGTERM, ask_to_stop)
 say("start")
 print("printed", flush=True)
 while not os.path.exists(os.environ["LET_GO"]):
@@ -56,18 +60,23 @@ class Bench:
         self.instance = look(self.host)
         self.job = InstanceJob(self.host, self.instance, "run-1", 1)
 
-    def start(self, options=None, job=None, mirror=(), **environment):
-        options = options or JobOptions(spot_notice=None)
+    def start(self, job=None, mirror=(), *, spot_notice="", power_off_after=600, **environment):
         library = {"PYTHONPATH": str(self.tmp_path / "lib")}
         trainer = {**library, "LET_GO": str(self.tmp_path / "go"), **environment}
         (job or self.job).start(
-            b"{}", sys.executable, options, trainer=trainer, uploader={**library, **dict(mirror)}
-        )
+            b"{}", sys.executable, trainer=trainer, uploader={**library, **dict(mirror)},
+            spot_notice=spot_notice, power_off_after=power_off_after,
+        )  # fmt: skip
+
+    def shut_down(self):
+        """Send what a machine's shutdown sends to the job, and wait for its end."""
+        os.kill(int(Path(self.job.folder, "supervisor").read_text()), signal.SIGTERM)
+        wait_until(lambda: self.job.look().state is JobState.ENDED)
 
     def start_command(self):
         """Return how `start` is asked for on the host, with the variables of the uploader as its input."""
         script = f"{self.instance.inbox}/job.sh"
-        return ["sh", script, "start", self.job.unit, sys.executable, "600", "90%", ""]
+        return ["sh", script, "start", self.job.unit, sys.executable, "600", ""]
 
     def let_go(self):
         (self.tmp_path / "go").touch()

@@ -19,6 +19,9 @@ PIECE = 262_144
 POLL_S = 60.0
 """Time limit of one poll, in seconds."""
 
+POWER_OFF_S = 600
+"""Seconds from the job's end, or from the last poll that held it, until the machine powers off."""
+
 END = b"# end\n"
 """The last line of the uploader's variables, without which `job.sh start` starts nothing."""
 
@@ -35,18 +38,6 @@ class JobState(StrEnum):
     ENDED = "ended"
     LOST = "lost"
     """Started, gone, and without an exit code: killed, or the machine rebooted."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobOptions:
-    """Options of a job."""
-
-    power_off_after: int = 600
-    """Seconds from the job's end, or from the last poll that held it, until the machine powers off."""
-    memory_max: str = "90%"
-    """systemd's MemoryMax=, so that a training that uses all memory does not end SSH."""
-    spot_notice: str | None = SPOT_NOTICE
-    """Address to watch for the interruption notice; None on a machine that is never reclaimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +116,24 @@ class InstanceJob:
         self,
         spec: bytes,
         python: str,
-        options: JobOptions,
         *,
+        uploader: Mapping[str, str],
         trainer: Mapping[str, str] | None = None,
-        uploader: Mapping[str, str] | None = None,
+        spot_notice: str = SPOT_NOTICE,
+        power_off_after: int = POWER_OFF_S,
     ) -> None:
         """Start the job unless it was started; after that it runs without this process.
 
         `spec` is the TrainingSpec as JSON, with `output` as above, and `trainer` has variables for the process that
         trains: neither may hold a secret. Variables for the `uploader`, which talks to the store, stay in memory.
+        `spot_notice` is the address to watch for the interruption notice; an empty one is not watched.
         """
         inbox = self._instance.inbox
         self._host.put(spec, f"{inbox}/{self.unit}.json")
-        self._host.put(_shell_lines(trainer), f"{inbox}/{self.unit}.environment")
+        self._host.put(_shell_lines(trainer or {}), f"{inbox}/{self.unit}.environment")
         self._call(
-            "start", self.unit, python, str(options.power_off_after), options.memory_max,
-            options.spot_notice or "", timeout=POLL_S, stdin=_shell_lines(uploader) + END,
+            "start", self.unit, python, str(power_off_after), spot_notice,
+            timeout=POLL_S, stdin=_shell_lines(uploader) + END,
         )  # fmt: skip
 
     def look(self, progress_offset: int = 0, log_offset: int = 0, *, hold: bool = False) -> Look:
@@ -153,13 +146,9 @@ class InstanceJob:
         text = f"tail -c 4000 {shlex.quote(f'{self.folder}/console.txt')}"
         return self._host.run(text, timeout=POLL_S, check=False).text
 
-    def stop(self, grace: int) -> None:
-        """Ask the training to stop with a checkpoint; kill it after `grace` seconds."""
-        self._call("stop", self.unit, str(grace), timeout=grace + POLL_S)
-
     def _call(self, *words: str, timeout: float, stdin: bytes = b"") -> bytes:
         return self._host.run(["sh", self._script, *words], timeout=timeout, stdin=stdin).stdout
 
 
-def _shell_lines(variables: Mapping[str, str] | None) -> bytes:
-    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in (variables or {}).items()).encode()
+def _shell_lines(variables: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()).encode()

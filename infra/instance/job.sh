@@ -1,9 +1,8 @@
-# Installs, starts, polls and stops a training on this machine. Nothing here depends on a lasting connection.
+# Installs, starts and polls a training on this machine. Nothing here depends on a lasting connection.
 #
 #   install LOCK_SHA256 WHEEL [UV_OPTION...]              create the environment from the inbox
-#   start UNIT PYTHON GRACE MEMORY NOTICE                 start a job once; repeating has no effect
+#   start UNIT PYTHON GRACE NOTICE                        start a job once; repeating has no effect
 #   poll UNIT PROGRESS_OFFSET LOG_OFFSET LIMIT HOLD       its state, then what was written since
-#   stop UNIT SECONDS                                     SIGTERM, and SIGKILL after SECONDS
 #   supervise ...                                         the background process of `start`
 #   apart JOB GRACE HIDDEN KEPT COMMAND...                runs COMMAND as `trainer` on a machine with other work
 #   end_apart JOB                                         kills it
@@ -261,7 +260,7 @@ installed_python=$python"
 }
 
 start() {
-    unit=$1 memory=$4
+    unit=$1
     job=$state/jobs/$unit
     mkdir -p "$job/output" "$job/input" "$job/home" "$run"
     chmod 755 "$state" "$state/jobs" "$job" "$job/output" "$job/input"
@@ -291,8 +290,9 @@ start() {
     if simulated; then
         setsid nohup sh "$job/job.sh" supervise "$@" </dev/null >>"$job/console.txt" 2>&1 &
     else
+        # A limit, so that a training that uses all memory does not end SSH.
         systemd-run --unit="$unit" --quiet \
-            --property=MemoryMax="$memory" --property=OOMPolicy=continue \
+            --property=MemoryMax=90% --property=OOMPolicy=continue \
             --property=KillMode=mixed --property=TimeoutStopSec=90 \
             --property=StandardOutput="append:$job/console.txt" \
             --property=StandardError="append:$job/console.txt" \
@@ -320,13 +320,13 @@ await() {
 }
 
 supervise() {
-    unit=$1 python=$2 grace=$3 notice=$5
+    unit=$1 python=$2 grace=$3 notice=$4
     job=$state/jobs/$unit
     echo $$ >"$job/supervisor"
     cat /proc/sys/kernel/random/boot_id >"$job/boot"
     stopping=
     child=
-    # On shutdown or a stop request the training can still write a checkpoint.
+    # On shutdown the training can still write a checkpoint.
     trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
     umask 022
     code=0
@@ -436,24 +436,6 @@ piece() {
 # Reads as the user who owns the folder, so that a link to root's files cannot be read.
 cut_out() {
     [ "$3" = 0 ] || (become "$(stat -c %u "${1%/*}")" tail -c +$(($2 + 1)) "$1") | head -c "$3"
-}
-
-stop() {
-    job=$state/jobs/$1
-    [ -e "$job/pid" ] || return 0
-    [ ! -e "$job/exit" ] && alive || return 0
-    left=$2 told=
-    while :; do
-        # Once for each process: the fetch can have ended just now, and the training begun.
-        pid=$(cat "$job/pid")
-        [ "$pid" = "$told" ] || kill -TERM "$pid" 2>/dev/null
-        told=$pid
-        [ "$left" -gt 0 ] && [ ! -e "$job/exit" ] || break
-        sleep 1
-        left=$((left - 1))
-    done
-    [ -e "$job/exit" ] || kill -KILL "-$pid" 2>/dev/null # the whole process group
-    return 0
 }
 
 "$@"

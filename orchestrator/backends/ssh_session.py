@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gpu_offload.infra.instance.job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
+from gpu_offload.infra.instance.job import SPOT_NOTICE, InstanceJob, JobState, Look
 from gpu_offload.infra.instance.readiness import await_ready
 from gpu_offload.infra.instance.readiness_checks import (
     check_boot,
@@ -114,8 +114,6 @@ class Session:
         project = self.run.project
         folder = send_project(self.host, instance, project, self.project()) if project else None
         uploader = {"AWS_DEFAULT_REGION": self.region, **self.store_keys}
-        # An on-demand instance gets a notice of retirement at the same place.
-        options = JobOptions(spot_notice=metadata.rstrip("/") or SPOT_NOTICE)
         spec = remote_spec(
             self.run,
             self.attempt.number,
@@ -125,7 +123,9 @@ class Session:
             project=folder,
             gpus=gpus if self.run.spec.device in {"auto", "cuda"} else 1,
         )
-        job.start(spec.model_dump_json(indent=1).encode(), python, options, uploader=uploader)
+        # An on-demand instance gets a notice of retirement at the same place.
+        notice = metadata.rstrip("/") or SPOT_NOTICE
+        job.start(spec.model_dump_json(indent=1).encode(), python, uploader=uploader, spot_notice=notice)
         self._job, self.started = job, True
         self.console.note(
             f"training on {self.host.name}, {self.attempt.offer.name}; it goes on without this driver"

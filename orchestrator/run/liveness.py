@@ -21,7 +21,7 @@ VISIBLE_S = 300.0
 """Grace period before a launched instance must appear in DescribeInstances: AWS says up to five minutes."""
 
 POWER_OFF_S = 600.0
-"""An instance whose job has ended powers itself off after this (`infra.instance.job.JobOptions`)."""
+"""An instance whose job has ended powers itself off after this (`infra.instance.job.POWER_OFF_S`)."""
 
 NOTICE_S = 120.0
 """From the spot interruption notice to the end of the instance."""

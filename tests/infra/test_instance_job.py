@@ -18,7 +18,7 @@ from local_host import LocalHost
 from real_sshd import end_processes
 
 from gpu_offload.infra.instance import script
-from gpu_offload.infra.instance.job import InstanceJob, JobError, JobOptions, JobState, Look, read_look
+from gpu_offload.infra.instance.job import InstanceJob, JobError, JobState, Look, read_look
 from gpu_offload.infra.instance.software import HostSoftware, look
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import CommandFailedError, ConnectionLostError, HostUnreachableError
@@ -51,7 +51,7 @@ def follow(job, progress_offset=0, log_offset=0):
 
 
 def test_a_job_is_followed_from_start_to_end(bench):
-    bench.start(JobOptions(spot_notice="http://127.0.0.1:1/"))
+    bench.start(spot_notice="http://127.0.0.1:1/")
     looks = []
     for found in follow(bench.job):
         looks.append(found)
@@ -138,7 +138,7 @@ def test_of_two_that_start_a_job_at_the_same_time_one_does_and_both_succeed(benc
 def test_secrets_of_the_uploader_reach_neither_the_training_nor_a_disk(bench):
     uploader = {"PYTHONPATH": str(bench.tmp_path / "lib"), "STORE_ACCESS_KEY_ID": "it's 1 key"}
     trainer = {"PYTHONPATH": str(bench.tmp_path / "lib"), "LET_GO": str(bench.tmp_path / "go")}
-    bench.job.start(b"{}", sys.executable, JobOptions(spot_notice=None), trainer=trainer, uploader=uploader)
+    bench.job.start(b"{}", sys.executable, trainer=trainer, uploader=uploader, spot_notice="")
     wait_until(lambda: bench.job.look().progress)
     memory = bench.root / f"run/gpu-offload/{bench.job.unit}.environment"
     assert memory.stat().st_mode & 0o777 == 0o600
@@ -152,10 +152,10 @@ def test_secrets_of_the_uploader_reach_neither_the_training_nor_a_disk(bench):
     assert not memory.exists()
 
 
-def test_stopping_lets_the_training_leave_a_checkpoint(bench):
+def test_a_shutdown_lets_the_training_leave_a_checkpoint(bench):
     bench.start()
     wait_until(lambda: bench.job.look().progress)
-    bench.job.stop(grace=60)
+    bench.shut_down()
     found = bench.job.look()
     assert (found.state, found.exit_code, events(found.progress)) == (
         JobState.ENDED,
@@ -164,22 +164,14 @@ def test_stopping_lets_the_training_leave_a_checkpoint(bench):
     )
 
 
-def test_a_stop_that_comes_just_when_everything_is_fetched_reaches_the_training(bench):
+def test_a_shutdown_just_when_everything_is_fetched_is_resumable(bench):
     library = {"PYTHONPATH": str(bench.tmp_path / "lib")}
     trainer, uploader = library | {"LET_GO": str(bench.tmp_path / "go")}, library | {"UNTIL_TOLD": "1"}
-    bench.job.start(b"{}", sys.executable, JobOptions(spot_notice=None), trainer=trainer, uploader=uploader)
+    bench.job.start(b"{}", sys.executable, trainer=trainer, uploader=uploader, spot_notice="")
     wait_until(Path(bench.job.folder, "input/listens").exists)
-    bench.job.stop(grace=60)
+    bench.shut_down()
     found = bench.job.look()
-    assert (found.state, found.exit_code) in {(JobState.ENDED, 75), (JobState.ENDED, 143)}
-
-
-def test_a_training_that_does_not_listen_is_killed_after_the_grace(bench):
-    bench.start(DEAF="1")
-    wait_until(lambda: bench.job.look().progress)
-    bench.job.stop(grace=1)
-    wait_until(lambda: bench.job.look().state is JobState.ENDED)
-    assert bench.job.look().exit_code == 128 + 9
+    assert (found.state, found.exit_code) == (JobState.ENDED, 75)
 
 
 def test_a_failure_is_its_exit_code_and_a_job_that_is_not_there_is_absent(bench):
@@ -213,14 +205,14 @@ def test_a_job_from_before_a_reboot_is_lost(bench):
 
 def test_after_its_end_the_machine_goes_down_by_itself(bench):
     bench.let_go()
-    bench.start(JobOptions(spot_notice=None, power_off_after=0))
+    bench.start(power_off_after=0)
     wait_until(bench.powered_off)
     assert bench.job.look().exit_code == 0
     assert (bench.root / "run/gpu-offload/started").exists()
 
 
 def test_a_launcher_that_still_looks_puts_the_power_off_off(bench):
-    bench.start(JobOptions(spot_notice=None, power_off_after=1))
+    bench.start(power_off_after=1)
     wait_until(lambda: bench.job.look().progress)
     held = Path(bench.job.folder) / "hold"
     assert not held.exists()
@@ -249,7 +241,7 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
         mkdir -p /var/lib/gpu-offload/inbox
         echo '{{}}' >/var/lib/gpu-offload/inbox/unit-1.json
         : >/var/lib/gpu-offload/inbox/unit-1.environment
-        for again in 1 2; do sh {tmp_path}/job.sh start unit-1 /python 600 90% http://notice <{tmp_path}/known; done
+        for again in 1 2; do sh {tmp_path}/job.sh start unit-1 /python 600 http://notice <{tmp_path}/known; done
         cd /var/lib/gpu-offload/jobs/unit-1
         stat -c '%u %a' output input home environment /run/gpu-offload/unit-1.environment
         cat /run/gpu-offload/unit-1.environment
@@ -272,7 +264,7 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
     assert {"--property=MemoryMax=90%", "--property=OOMPolicy=continue", "--property=KillMode=mixed"} < set(
         asked
     )
-    supervise = "supervise unit-1 /python 600 90% http://notice"
+    supervise = "supervise unit-1 /python 600 http://notice"
     assert " ".join(asked).endswith(f"sh /var/lib/gpu-offload/jobs/unit-1/job.sh {supervise}")
 
 
