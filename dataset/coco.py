@@ -3,30 +3,26 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Location, finished
+from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
 from gpu_offload.dataset.finding import DatasetError, FormError, error
 from gpu_offload.dataset.geometry import box_in, box_of, outline_in
 from gpu_offload.dataset.image import read_size
-from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
+from gpu_offload.dataset.image_finder import AmbiguousImageError
 from gpu_offload.dataset.json_stream import JsonObject
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
-from gpu_offload.dataset.paths import Names
-from gpu_offload.dataset.split import Split, SplitRule
+from gpu_offload.dataset.split import Split
 from gpu_offload.dataset.task import Task
-from gpu_offload.dataset.walk import Found
 
 _ABOUT_IMAGES: Final = ("instances_",)
 """What COCO's own files are called that hold boxes and polygons; others hold captions or keypoints."""
 
 
-def list_coco(
-    root: Path, names: Names, files: Sequence[str], task: Task | None, rule: SplitRule, found: Found
-) -> DatasetFiles:
+def list_coco(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
     """List the images that JSON files describe, and turn their annotations into labels.
 
     A file whose name or folder is that of a split (`instances_val2017.json`, `valid/_annotations.coco.json`) gives
@@ -36,28 +32,28 @@ def list_coco(
     # COCO's download also holds captions and keypoints of the same images: only one kind may count.
     chosen = [file for file in files if PurePosixPath(file).name.startswith(_ABOUT_IMAGES)] or list(files)
     for file in sorted(set(files) - set(chosen)):
-        found.census.count(Reason.UNNAMED, file)
+        folder.found.census.count(Reason.UNNAMED, file)
     splits = {file: _split_of(file) for file in chosen}
     given = [file for file, split in splits.items() if split is not None]
     if given and len(given) < len(chosen):
         others = ", ".join(sorted(set(chosen) - set(given)))
         message = f"{', '.join(sorted(given))} are named like splits and {others} are not; keep only one kind"
-        raise DatasetError([*found.findings, error("", "doubtful-split", message)])
-    conversion, finder = Conversion(found.findings), ImageFinder(names)
-    readings = [_CocoFile(root, file, splits[file], conversion, finder, found) for file in sorted(chosen)]
+        raise DatasetError([*folder.found.findings, error("", "doubtful-split", message)])
+    conversion = Conversion(folder)
+    readings = [_CocoFile(file, splits[file], conversion) for file in sorted(chosen)]
     classes = _classes(readings, conversion)
     image_splits: dict[str, set[Split]] = {}
     for reading in readings:
-        reading.add_objects({number: index for index, number in enumerate(sorted(classes))}, task)
+        reading.add_objects({number: index for index, number in enumerate(sorted(classes))}, folder.task)
         split = splits[reading.file]
         if split is not None:
             for image in reading.images:
                 image_splits.setdefault(image, set()).add(split)
-    if not conversion.boxes and not found.findings.failed:
+    if not conversion.boxes and not conversion.findings.failed:
         message = f"the COCO annotations ({', '.join(sorted(chosen))}) describe no image; export them with their images"
-        found.findings.append(error("", "no-labels", message))
+        conversion.findings.append(error("", "no-labels", message))
     ordered = tuple(classes[number] for number in sorted(classes))
-    return finished(root, names, conversion, Described(Layout.COCO, ordered, image_splits), task, rule, found)
+    return conversion.finished(Layout.COCO, ordered, image_splits, folder.task)
 
 
 def _split_of(file: str) -> Split | None:
@@ -86,12 +82,9 @@ def _classes(readings: Sequence["_CocoFile"], conversion: Conversion) -> dict[in
 class _CocoFile:
     """Goes through one JSON file."""
 
-    root: Path
     file: str
     split: Split | None
     conversion: Conversion
-    finder: ImageFinder
-    found: Found
     categories: dict[int, str] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
     _by_id: dict[Any, tuple[str, int, int]] = field(default_factory=dict)
@@ -101,7 +94,7 @@ class _CocoFile:
 
     def __post_init__(self) -> None:
         try:
-            for key, value, line in JsonObject(self.root / self.file).elements():
+            for key, value, line in JsonObject(self.conversion.folder.root / self.file).elements():
                 if key == "categories":
                     self._category(value, line)
                 elif key == "images":
@@ -119,7 +112,7 @@ class _CocoFile:
             self._fail(line, f"category {number}", "the id is given twice; correct one")
         elif len(self.categories) == MAX_CLASSES:
             message = f"more than {MAX_CLASSES} categories are too many; remove those that do not occur"
-            raise DatasetError([*self.found.findings, error(self.file, "no-classes", message, line)])
+            raise DatasetError([*self.conversion.findings, error(self.file, "no-classes", message, line)])
         else:
             self.categories[number] = name
 
@@ -135,7 +128,9 @@ class _CocoFile:
             return
         folder = str(PurePosixPath(self.file).parent)
         try:
-            name = self.finder.find(written, (folder, "", "images", f"{folder}/images"), self._rank)
+            name = self.conversion.finder.find(
+                written, (folder, "", "images", f"{folder}/images"), self._rank
+            )
         except AmbiguousImageError as fault:
             self._missing.add(number)
             self._fail(line, what, f"{written[:200]!r} {fault}", "ambiguous-image")
@@ -148,7 +143,7 @@ class _CocoFile:
         size = (
             _size(value.get("width"), value.get("height"))
             or self.conversion.sizes.get(name)
-            or read_size(self.root / name)
+            or read_size(self.conversion.folder.root / name)
         )
         if size is None:
             self._missing.add(number)
@@ -170,7 +165,7 @@ class _CocoFile:
         """Turn the annotations into rows."""
         if self._is_damaged:
             return
-        for key, value, line in JsonObject(self.root / self.file).elements():
+        for key, value, line in JsonObject(self.conversion.folder.root / self.file).elements():
             if key == "annotations":
                 self._annotation(value, line, classes, task)
 
@@ -193,7 +188,7 @@ class _CocoFile:
             self._fail(line, what, f"{message}; correct it")
             return
         if value.get("iscrowd") == 1:  # a region of many objects, which would be learnt as one
-            self.found.census.count(Reason.CROWD, f"{self.file}:{line}")
+            self.conversion.folder.found.census.count(Reason.CROWD, f"{self.file}:{line}")
             return
         if value.get("keypoints") and task is None:
             if not self._has_keypoints:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from gpu_offload.dataset.census import Census, Reason
+from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
 from gpu_offload.dataset.geometry import is_box, is_inside
+from gpu_offload.dataset.image_finder import ImageFinder
 from gpu_offload.dataset.label import MAX_ROWS, too_many_rows
 from gpu_offload.dataset.label_row import judge_row
 from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, label_name
@@ -40,11 +41,26 @@ class Location:
         return f"{self.what}: {message}" if self.what else message
 
 
+@dataclass(frozen=True, slots=True)
+class AnnotatedFolder:
+    """A folder of images whose labels are in files of another format, and what the settings say about it."""
+
+    root: Path
+    names: Names
+    """Images and texts, relative to `root`."""
+    task: Task | None
+    classes: tuple[str, ...]
+    rule: SplitRule
+    found: Found
+
+
 @dataclass
 class Conversion:
     """Collects the objects of each image, as boxes and as polygons, until it is known which are wanted."""
 
-    findings: Findings
+    folder: AnnotatedFolder
+    findings: Findings = field(init=False)
+    finder: ImageFinder = field(init=False)
     boxes: dict[str, bytearray] = field(default_factory=dict)
     polygons: dict[str, bytearray] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -57,6 +73,9 @@ class Conversion:
     """Objects with a polygon that is more than their box."""
     no_polygon: Location | None = None
     """The first object that has no polygon."""
+
+    def __post_init__(self) -> None:
+        self.findings, self.finder = self.folder.found.findings, ImageFinder(self.folder.names)
 
     def add_image(self, name: str, size: tuple[int, int] | None = None) -> None:
         """Note an image that is described, if only as one without objects."""
@@ -115,7 +134,7 @@ class Conversion:
             message = f"and perhaps more: after {MAX_FAULTS} faults the rest is not read"
             raise DatasetError([*self.findings, error(place.path, "faulty-annotations", message, place.line)])
 
-    def labels(self, task: Task | None) -> tuple[dict[str, bytes], Task]:
+    def _labels(self, task: Task | None) -> tuple[dict[str, bytes], Task]:
         """Return the labels by the path that they would have, and the task that they are for."""
         chosen = task or (Task.SEGMENT if self.outlined and self.no_polygon is None else Task.DETECT)
         if chosen is Task.SEGMENT and self.no_polygon is not None:
@@ -135,64 +154,44 @@ class Conversion:
                 rows[image] = bytearray()  # the rows would be in memory twice
         return labels, chosen
 
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What annotation files say of a dataset."""
-
-    layout: Layout
-    classes: tuple[str, ...]
-    splits: dict[str, set[Split]]
-    """The given splits of the images; empty where none are given."""
-
-
-def finished(
-    root: Path,
-    names: Names,
-    conversion: Conversion,
-    described: Described,
-    task: Task | None,
-    rule: SplitRule,
-    found: Found,
-) -> DatasetFiles:
-    """Return the listing of a dataset whose annotations were read."""
-    if task not in (None, Task.DETECT, Task.SEGMENT):
-        message = (
-            f"{described.layout.upper()} annotations are read for detection and segmentation, not for {task}"
+    def finished(
+        self, layout: Layout, classes: tuple[str, ...], splits: dict[str, set[Split]], task: Task | None
+    ) -> DatasetFiles:
+        """Return the listing once all annotations were read. `splits` are the given ones; empty where none are given."""
+        if task not in (None, Task.DETECT, Task.SEGMENT):
+            message = f"{layout.upper()} annotations are read for detection and segmentation, not for {task}"
+            raise DatasetError([*self.findings, error("", "wrong-task", message)])
+        labels, settled = self._labels(task)
+        if not any(labels.values()) and self.boxes and not self.findings.failed:
+            message = "the annotation files describe no object; annotate the images"
+            self.findings.append(error("", "no-labels", message))
+        self._count_the_rest()
+        rule = self.folder.rule
+        return DatasetFiles(
+            self.folder.root,
+            layout,
+            Names(sorted({*self.boxes, *labels})),
+            lambda name: splits.get(name, set()) if splits else {assign(name, rule)},
+            classes,
+            census=self.folder.found.census,
+            labels=labels,
+            sizes=self.sizes,
+            task=settled,
+            given_split=bool(splits),
+            makes_val=bool(splits) and not any("val" in given for given in splits.values()),
         )
-        raise DatasetError([*found.findings, error("", "wrong-task", message)])
-    labels, settled = conversion.labels(task)
-    if not any(labels.values()) and conversion.boxes and not found.findings.failed:
-        message = "the annotation files describe no object; annotate the images"
-        found.findings.append(error("", "no-labels", message))
-    _count_the_rest(names, conversion, found.census)
-    makes_val = bool(described.splits) and not any("val" in splits for splits in described.splits.values())
-    return DatasetFiles(
-        root,
-        described.layout,
-        Names(sorted({*conversion.boxes, *labels})),
-        lambda name: described.splits.get(name, set()) if described.splits else {assign(name, rule)},
-        described.classes,
-        census=found.census,
-        labels=labels,
-        sizes=conversion.sizes,
-        task=settled,
-        given_split=bool(described.splits),
-        makes_val=makes_val,
-    )
 
-
-def _count_the_rest(names: Names, conversion: Conversion, census: Census) -> None:
-    undescribed = [name for name in names if name not in conversion.boxes]
-    for name in undescribed:
-        census.count(Reason.UNNAMED if is_image(name) else Reason.OTHER, name)
-    left = [name for name in undescribed if is_image(name)]
-    if left and conversion.boxes:
-        message = (
-            f"{len(left)} pictures are in no annotation file ({some(left)}) and are not trained on; add them to one, "
-            "without objects if they show none"
-        )
-        conversion.findings.append(warning("", "undescribed-image", message))
+    def _count_the_rest(self) -> None:
+        undescribed = [name for name in self.folder.names if name not in self.boxes]
+        for name in undescribed:
+            self.folder.found.census.count(Reason.UNNAMED if is_image(name) else Reason.OTHER, name)
+        left = [name for name in undescribed if is_image(name)]
+        if left and self.boxes:
+            message = (
+                f"{len(left)} pictures are in no annotation file ({some(left)}) and are not trained on; add them to "
+                "one, without objects if they show none"
+            )
+            self.findings.append(warning("", "undescribed-image", message))
 
 
 def _row(values: Sequence[float]) -> bytes:

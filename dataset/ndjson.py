@@ -2,29 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Location, finished
+from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
 from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, FormError, error, some
 from gpu_offload.dataset.geometry import box_of, finite
-from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
+from gpu_offload.dataset.image_finder import AmbiguousImageError
 from gpu_offload.dataset.json_stream import decode, lines
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
-from gpu_offload.dataset.paths import Names
-from gpu_offload.dataset.split import SPLITS, Split, SplitRule
+from gpu_offload.dataset.split import SPLITS, Split
 from gpu_offload.dataset.task import Task
-from gpu_offload.dataset.walk import Found
 
 _TASKS: Final = {"detect": Task.DETECT, "segment": Task.SEGMENT}
 _MAX_ABSENT: Final = 100_000
 """Missing images after which the rest of the file is not read."""
 
 
-def list_ndjson(
-    root: Path, names: Names, files: Sequence[str], task: Task | None, rule: SplitRule, found: Found
-) -> DatasetFiles:
+def list_ndjson(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
     """List the images that an NDJSON file describes, and turn their annotations into labels.
 
     The images must be there, below `images/SPLIT/`, `SPLIT/`, `images/` or beside the file: nothing is downloaded.
@@ -34,13 +30,14 @@ def list_ndjson(
     """
     if len(files) > 1:
         message = f"{', '.join(sorted(files))} each describe a dataset; keep one, or name its folder"
-        raise DatasetError([*found.findings, error("", "doubtful-layout", message)])
+        raise DatasetError([*folder.found.findings, error("", "doubtful-layout", message)])
     (file,) = files
-    conversion = Conversion(found.findings)
+    conversion = Conversion(folder)
     try:
-        text = lines(root / file)
+        text = lines(folder.root / file)
         classes, said = _head(decode(next(text), 1))
-        reading = _NdjsonFile(file, conversion, ImageFinder(names), len(classes), task or said)
+        task = folder.task or said
+        reading = _NdjsonFile(file, conversion, len(classes), task)
         for number, line in enumerate(text, 2):
             if line.strip():
                 reading.add(line, number)
@@ -48,7 +45,7 @@ def list_ndjson(
                 break
     except FormError as fault:
         raise DatasetError(
-            [*found.findings, error(file, "malformed-annotations", str(fault), fault.line)]
+            [*conversion.findings, error(file, "malformed-annotations", str(fault), fault.line)]
         ) from None
     if reading.absent:
         more = "more than " if reading.absent > _MAX_ABSENT else ""
@@ -57,8 +54,7 @@ def list_ndjson(
             "fetch them from their url into images/SPLIT/"
         )
         conversion.fail(Location(file, None), message, "missing-path")
-    described = Described(Layout.NDJSON, classes, reading.splits)
-    return finished(root, names, conversion, described, task or said, rule, found)
+    return conversion.finished(Layout.NDJSON, classes, reading.splits, task)
 
 
 def _head(head: Any) -> tuple[tuple[str, ...], Task]:
@@ -88,7 +84,6 @@ class _NdjsonFile:
 
     file: str
     conversion: Conversion
-    finder: ImageFinder
     classes: int
     task: Task
     splits: dict[str, set[Split]] = field(default_factory=dict)
@@ -103,7 +98,7 @@ class _NdjsonFile:
             folders = (f"images/{split}", split, "images", "")
             base = str(PurePosixPath(self.file).parent)
             below = [str(PurePosixPath(base) / folder) if base != "." else folder for folder in folders]
-            image = self.finder.find(
+            image = self.conversion.finder.find(
                 written, below, lambda name: int(split_named(name.split("/")[0]) != split)
             )
         except (FormError, AmbiguousImageError) as fault:

@@ -8,6 +8,7 @@ from gpu_offload.dataset.annotation_files import AnnotationFile, AnnotationForma
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import list_class_folders, looks_like_class_folders, report_unread
 from gpu_offload.dataset.coco import list_coco
+from gpu_offload.dataset.conversion import AnnotatedFolder
 from gpu_offload.dataset.data_yaml import describes_dataset
 from gpu_offload.dataset.finding import DatasetError, Findings, error, some
 from gpu_offload.dataset.flat import has_labels, list_flat
@@ -54,7 +55,7 @@ def list_dataset(
     for name in sorted(set(others) - {file.name for file in annotations}):
         found.census.count(Reason.OTHER, name)
     if annotations and not labelled and task is not Task.CLASSIFY:
-        return _list_annotated(path, names, annotations, task, classes, rule, found)
+        return _list_annotated(AnnotatedFolder(path, names, task, classes, rule, found), annotations)
     for annotation in annotations:
         found.census.count(Reason.UNNAMED, annotation.name)
     if task is Task.CLASSIFY or (task is None and not labelled and _has_class_folders(names, found)):
@@ -97,7 +98,7 @@ def _list_description(
     annotations, _ = annotation_files(file.parent, [file.name])
     if annotations:
         names = Names(walk(file.parent, "", found))
-        return _list_annotated(file.parent, names, annotations, task, classes, rule, found)
+        return _list_annotated(AnnotatedFolder(file.parent, names, task, classes, rule, found), annotations)
     message = f"{file.name} is no description of a dataset that is read; name a folder, a data.yaml or a COCO or NDJSON file"
     raise DatasetError([error(file.name, "unknown-description", message)])
 
@@ -120,19 +121,12 @@ def _has_class_folders(names: Names, found: Found) -> bool:
     return where_labels_are(filter(is_image, names), texts, found.odd_texts) is None
 
 
-def _list_annotated(
-    path: Path,
-    names: Names,
-    annotations: list[AnnotationFile],
-    task: Task | None,
-    classes: tuple[str, ...],
-    rule: SplitRule,
-    found: Found,
-) -> DatasetFiles:
+def _list_annotated(folder: AnnotatedFolder, annotations: list[AnnotationFile]) -> DatasetFiles:
     """List images whose labels are in files of another format, if they are of one that is read."""
     by_format: dict[AnnotationFormat, list[str]] = {}
     for file in annotations:
         by_format.setdefault(file.format, []).append(file.name)
+    found = folder.found
     what = "; ".join(f"{kind} annotations ({some(files)})" for kind, files in by_format.items())
     if len(by_format) > 1:
         message = f"the images have {what}; keep those of one format, and move the others out"
@@ -140,10 +134,10 @@ def _list_annotated(
     ((kind, files),) = by_format.items()
     report_unread(found.unread, found)
     if kind is AnnotationFormat.COCO:
-        return list_coco(path, names, files, task, rule, found)
+        return list_coco(folder, files)
     if kind is AnnotationFormat.VOC:
-        return list_voc(path, names, files, classes, task, rule, found)
+        return list_voc(folder, files)
     if kind is AnnotationFormat.NDJSON:
-        return list_ndjson(path, names, files, task, rule, found)
+        return list_ndjson(folder, files)
     message = f"the images have {what}, which are not read; export them as YOLO, COCO or Pascal VOC"
     raise DatasetError([*found.findings, error("", "foreign-annotations", message)])

@@ -9,18 +9,16 @@ from struct import Struct
 from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import MAX_OBJECTS, Conversion, Described, Location, finished
-from gpu_offload.dataset.finding import DatasetError, FormError, error
+from gpu_offload.dataset.conversion import MAX_OBJECTS, AnnotatedFolder, Conversion, Location
+from gpu_offload.dataset.finding import DatasetError, Findings, FormError, error
 from gpu_offload.dataset.geometry import box_of
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.image_list import MAX_LINES
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
-from gpu_offload.dataset.paths import Names
-from gpu_offload.dataset.split import SPLITS, Split, SplitRule
+from gpu_offload.dataset.split import SPLITS, Split
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.voc_xml import Element, read_xml
-from gpu_offload.dataset.walk import Found
 from gpu_offload.dataset.written_path import MAX_PATH
 
 _LIST: Final = re.compile(r"(.*/)?ImageSets/Main/(train|val|test)\.txt")
@@ -31,26 +29,18 @@ _Object = tuple[str, int, str, str, bytes, tuple[float, ...] | None]
 _BOX: Final = Struct("4d")
 
 
-def list_voc(
-    root: Path,
-    names: Names,
-    files: Sequence[str],
-    given_classes: tuple[str, ...],
-    task: Task | None,
-    rule: SplitRule,
-    found: Found,
-) -> DatasetFiles:
+def list_voc(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
     """List the images that XML files describe, and turn their objects into labels.
 
     The split comes from `ImageSets/Main/train.txt` and `val.txt`, else from folders called like splits, else from
     the names. Classes are those that the settings name, else all that occur, in alphabetical order. An XML file
     belongs to the image of its own name; where there is none, to the one that it names.
     """
-    conversion, finder = Conversion(found.findings), ImageFinder(names)
+    conversion = Conversion(folder)
     objects: list[_Object] = []
     images: dict[str, str] = {}
     for file in files:
-        image = _read(root, file, finder, conversion, objects)
+        image = _read(file, conversion, objects)
         if image is None:
             continue
         other = images.setdefault(image, file)
@@ -58,33 +48,32 @@ def list_voc(
             message = f"describes {image}, as {other} does; remove one"
             conversion.fail(Location(file, None), message)
     occurring = tuple(sorted({name for _, _, _, name, _, _ in objects}))
-    classes = given_classes or occurring
+    classes = folder.classes or occurring
     for problem in class_name_problems(classes):
         conversion.fail(Location("", None), problem, "class-name")
     indices = {name: index for index, name in enumerate(classes)}
     for file, line, image, name, box, polygon in objects:
         place = Location(file, line)
         if name in indices:
-            outline = polygon if task is not Task.DETECT else None
+            outline = polygon if folder.task is not Task.DETECT else None
             conversion.add(place, image, indices[name], _BOX.unpack(box), outline)
         else:
             conversion.fail(
                 place, f"the class {name[:60]!r} is not in dataset.classes; add it", "unknown-class"
             )
-    splits = _splits(root, names, images, found)
-    if not images and not found.findings.failed:
+    splits = _splits(folder, images)
+    if not images and not conversion.findings.failed:
         message = "the Pascal VOC annotations describe no image that is there; export them with their images"
-        found.findings.append(error("", "no-labels", message))
-    return finished(root, names, conversion, Described(Layout.VOC, classes, splits), task, rule, found)
+        conversion.findings.append(error("", "no-labels", message))
+    return conversion.finished(Layout.VOC, classes, splits, folder.task)
 
 
-def _read(
-    root: Path, file: str, finder: ImageFinder, conversion: Conversion, objects: list[_Object]
-) -> str | None:
+def _read(file: str, conversion: Conversion, objects: list[_Object]) -> str | None:
     """Read one XML file; return the image that it describes, or None where it is at fault."""
+    root = conversion.folder.root
     try:
         annotation = read_xml(root / file)
-        image = _image(file, annotation, finder)
+        image = _image(file, annotation, conversion.finder)
     except FormError as fault:
         conversion.fail(Location(file, fault.line), str(fault))
         return None
@@ -183,14 +172,14 @@ def _polygon(element: Element | None, size: tuple[int, int]) -> tuple[float, ...
     return tuple(points) if len(points) >= 6 else None
 
 
-def _splits(root: Path, names: Names, images: dict[str, str], found: Found) -> dict[str, set[Split]]:
+def _splits(folder: AnnotatedFolder, images: dict[str, str]) -> dict[str, set[Split]]:
     """Return the splits of each image that the lists, or else the folders, give."""
-    lists = [match for name in names if name.endswith(".txt") and (match := _LIST.fullmatch(name))]
+    lists = [match for name in folder.names if name.endswith(".txt") and (match := _LIST.fullmatch(name))]
     if lists:
         splits: dict[str, set[Split]] = {}
         for match in lists:
             part = next(split for split in SPLITS if split == match[2])
-            for image in _listed(root, match[0], match[1] or "", images, found):
+            for image in _listed(folder, match[0], match[1] or "", images):
                 splits.setdefault(image, set()).add(part)
         return splits
     by_folder: dict[str, set[Split]] = {}
@@ -203,11 +192,12 @@ def _splits(root: Path, names: Names, images: dict[str, str], found: Found) -> d
     return by_folder if len(by_folder) == len(images) else {}
 
 
-def _listed(root: Path, name: str, folder: str, images: Iterable[str], found: Found) -> Iterator[str]:
-    """Yield the images below `folder` that a list names, one a line, without their extensions as a rule."""
-    by_stem = {PurePosixPath(image).stem: image for image in images if image.startswith(folder)}
-    for number, line in enumerate(_lines(root, name, found), 1):
-        if found.findings.is_full("error", "missing-path"):
+def _listed(folder: AnnotatedFolder, name: str, below: str, images: Iterable[str]) -> Iterator[str]:
+    """Yield the images in `below` that a list names, one a line, without their extensions as a rule."""
+    findings = folder.found.findings
+    by_stem = {PurePosixPath(image).stem: image for image in images if image.startswith(below)}
+    for number, line in enumerate(_lines(folder.root, name, findings), 1):
+        if findings.is_full("error", "missing-path"):
             return
         if not (written := line.strip()):
             continue
@@ -217,12 +207,12 @@ def _listed(root: Path, name: str, folder: str, images: Iterable[str], found: Fo
         image = next((by_stem[stem] for stem in stems if stem in by_stem), None)
         if image is None:
             message = f"{written[:200]!r} is no image with an XML file; restore it or remove the line"
-            found.findings.append(error(name, "missing-path", message, number))
+            findings.append(error(name, "missing-path", message, number))
         else:
             yield image
 
 
-def _lines(root: Path, name: str, found: Found) -> list[str]:
+def _lines(root: Path, name: str, findings: Findings) -> list[str]:
     try:
         with (root / name).open(encoding="utf-8-sig") as file:
             lines = [line[:MAX_PATH] for line in islice(file, MAX_LINES + 1)]
@@ -231,5 +221,5 @@ def _lines(root: Path, name: str, found: Found) -> list[str]:
         reason = f"it has more than {MAX_LINES} lines"
     except (OSError, UnicodeDecodeError) as fault:
         reason = getattr(fault, "strerror", None) or "not UTF-8"
-    found.findings.append(error(name, "unreadable-file", f"cannot be read ({reason}); list one image a line"))
+    findings.append(error(name, "unreadable-file", f"cannot be read ({reason}); list one image a line"))
     return []
