@@ -57,6 +57,8 @@ class Progress:
 
     def event(self, event: EventName, **fields: Any) -> None:
         """Report something that happened; `fields` are those of ProgressEvent."""
+        if event == "epoch":  # the user's own training need not report batches
+            self._beat.setdefault("trains_since", time.time() - (fields.get("seconds") or 0.0))
         self._write(ProgressEvent.measured(event=event, time=time.time(), **fields), to_file=True)
 
     def stage(self, name: str, seconds: float) -> None:
@@ -71,6 +73,7 @@ class Progress:
         `losses` is called only when the event is written: reading a loss makes a GPU wait.
         """
         self._beat.update(batch=batch, batches=batches)
+        self._beat.setdefault("trains_since", time.time() - seconds)
         now = time.monotonic()
         if now - self._last_batch < BATCH_INTERVAL and batch != batches:
             return

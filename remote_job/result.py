@@ -113,6 +113,8 @@ class Heartbeat(Wire):
     seconds_per_epoch: Seconds | None = None
     device: str | None = None
     pace: Pace | None = None
+    trains_since: Time | None = None
+    """When its first step began, Unix seconds; None before that."""
 
 
 class CheckpointManifest(Wire):

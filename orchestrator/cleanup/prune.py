@@ -200,7 +200,8 @@ def after_publication(store: ObjectStore, settings: Settings, console: Console) 
                 names = ", ".join(f"{c.kind} {c.name}" for c in done.candidates)
                 console.note(f"retention {verb} {human_bytes(done.freed)}: {names}")
         free = tier_of(settings.store_url, settings.store.endpoint_url)
-        held = usage(store.list(""), free, model=0, users=0, updates=0)
+        # Only a limit is worth the listing of a whole store.
+        held = usage(store.list("") if free.storage else (), free, model=0, users=0, updates=0)
         if found := held.warnings():
             remedy = "`offload prune` says what may go, and `[retention]` lets it go by itself"
             warnings += [f"the store holds {human_bytes(held.storage)}: {text}; {remedy}" for text in found]

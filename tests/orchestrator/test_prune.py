@@ -413,6 +413,10 @@ def test_after_a_publication_the_configuration_decides_what_goes(store, model, t
     assert sum(not e.deleted for e in publish.versions(store)) == left
 
 
+def test_a_store_without_a_limit_is_not_listed_after_a_publication(tmp_path):
+    assert after_publication(None, configured(tmp_path), Console(io.StringIO())) == ()
+
+
 def test_a_store_that_is_nearly_full_or_refuses_deletions_is_a_warning(store, model, tmp_path):
     published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
     bucket = configured(tmp_path, 'endpoint-url = "https://x.r2.cloudflarestorage.com"\n', "s3://models")

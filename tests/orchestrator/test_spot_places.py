@@ -1,5 +1,6 @@
 """Several places of spot: which is chosen, what former runs teach, and what others would have paid."""
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -77,9 +78,8 @@ def test_a_new_run_knows_what_former_runs_saw_and_it_fades(tmp_path):
         journal.open_attempt(run.id, attempt.record)
         journal.record_host(run.id, 1, attempt.host)
         journal.close_attempt(run.id, attempt.end)
-        store.put(f"runs/{run.id}/attempts/1/heartbeat.json", HEARTBEAT)
-        event = f'{{"event": "batch", "time": {T0 + 150 + number}, "seconds": 1.0}}\n'
-        store.put(f"runs/{run.id}/attempts/1/progress.jsonl", b"no event\n" + event.encode())
+        beat = HEARTBEAT | {"trains_since": T0 + 149 + number}
+        store.put(f"runs/{run.id}/attempts/1/heartbeat.json", json.dumps(beat).encode())
     store.put("runs/damaged-1/run.json", b"{}")
     store.put("runs/damaged-1/attempts/1.json", b"{}")
     experience = read_experience(store, T0 + 2 * HOUR)
@@ -91,10 +91,10 @@ def test_a_new_run_knows_what_former_runs_saw_and_it_fades(tmp_path):
     assert math.isclose(late, 1, abs_tol=0.05)
 
 
-HEARTBEAT = (
-    b'{"run": "a", "attempt": 1, "time": 1700000200, "pid": 1, "host": "h", "boot_id": "b", "epochs_completed": 0,'
-    b' "epochs": 3, "state": "training"}'
-)
+HEARTBEAT = {
+    "run": "a", "attempt": 1, "time": 1700000200, "pid": 1, "host": "h", "boot_id": "b", "epochs_completed": 0,
+    "epochs": 3, "state": "training",
+}  # fmt: skip
 
 
 @given(st.lists(st.floats(30, 2000), max_size=20))

@@ -71,6 +71,17 @@ def test_the_heartbeat_says_who_where_and_how_far(progress, spec):
     assert beat.boot_id
 
 
+@pytest.mark.parametrize("event", ["batch", "epoch"])
+def test_the_heartbeat_says_when_the_first_step_began(progress, spec, event):
+    for seconds in (100.0, 7.0):
+        if event == "batch":
+            progress.batch(1, 9, epoch=1, losses=dict, seconds=seconds)
+        else:
+            progress.event("epoch", epoch=1, seconds=seconds)
+    progress.heartbeat()
+    assert 99 < heartbeat(spec).time - heartbeat(spec).trains_since < 200
+
+
 def test_a_change_of_state_is_in_the_heartbeat_at_once(progress, spec):
     progress.update(state="interrupted", message="spot notice")
     assert heartbeat(spec).message == "spot notice"
