@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpu_offload.dataset.change import changed_since
+from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.clock import clock_of
@@ -66,8 +67,25 @@ def fingerprint(settings: Settings) -> str:
 
 
 def check(settings: Settings) -> Checked:
-    """Check the dataset. Raises DatasetError with every fault."""
-    found = snapshot(settings)
+    """Check the dataset, the training code and the model definition. Raises DatasetError, PlanningError: every fault."""
+    from gpu_offload.orchestrator.plan.inputs import read_project
+    from gpu_offload.orchestrator.plan.prerequisites import check_code
+    from gpu_offload.orchestrator.plan.project import PlanningError
+
+    wrong: PlanningError | None = None
+    try:
+        check_code(read_project(settings))
+    except PlanningError as fault:
+        wrong = fault
+    try:
+        found = snapshot(settings)
+    except DatasetError as fault:
+        if wrong is None:
+            raise
+        text = "; ".join(line.strip(" -") for line in str(wrong).splitlines()).replace(":; ", ": ")
+        raise DatasetError([*fault.findings, error("", "training", text)]) from None
+    if wrong is not None:
+        raise wrong
     return Checked(found, found.warnings)
 
 

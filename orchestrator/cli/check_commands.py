@@ -28,7 +28,7 @@ from gpu_offload.orchestrator.cli.options import (
     help="github: annotations with file and line, for a step of your own workflow.",
 )
 def check(given: SettingsOptions, *, as_json: bool, form: str) -> None:
-    """Check the dataset: every fault with its file and line."""
+    """Check dataset, training code and model definition: every fault with its file and line."""
     from gpu_offload.dataset.finding import DatasetError
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.check_report import faults_json

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpu_offload.orchestrator.plan.imports import bound_names, find_imports, is_dynamic, needed_modules
+from gpu_offload.orchestrator.plan.imports import (
+    bound_names,
+    call_faults,
+    find_imports,
+    is_dynamic,
+    needed_modules,
+)
 from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, read_source
 
 SKIPPED = {"__pycache__", "node_modules", "site-packages"}
@@ -198,6 +204,8 @@ class CodeReader:
         try:
             tree = ast.parse(read_source(path, MAX_SOURCE))
             if function in bound_names(tree) or is_dynamic(tree):
+                where = path.relative_to(self.root)
+                yield from (f"{where}:{line}: {why}" for line, why in call_faults(tree, function))
                 return
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return  # said where the imports were read

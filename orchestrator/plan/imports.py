@@ -58,3 +58,34 @@ def is_dynamic(tree: ast.Module) -> bool:
     """Whether a module may have names that its source does not show."""
     stars = (alias.name == "*" for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names)
     return "__getattr__" in bound_names(tree) or any(stars)
+
+
+def call_faults(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
+    """Yield why `name(context)` fails: where one plain statement at the top level binds the name, and no decorator changes it."""
+    bound = [node for node in tree.body if name in bound_names(ast.Module([node], []))]
+    if len(bound) != 1:
+        return
+    [node] = bound
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+        yield node.lineno, f"{name} is no function; write def {name}(context)"
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.decorator_list:
+        return
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    required = len(positional) - len(given.defaults)
+    by_name = any(default is None for default in given.kw_defaults)
+    if required > 1 or by_name or not (positional or given.vararg):
+        yield node.lineno, f"{name} is called with one argument, the context; write def {name}(context)"
+    own = _own_nodes(node)
+    if isinstance(node, ast.AsyncFunctionDef) or any(
+        isinstance(one, ast.Yield | ast.YieldFrom) for one in own
+    ):
+        yield node.lineno, f"{name} does not run when it is called; write it without async and yield"
+
+
+def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a function's body without those of the functions in it."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.GeneratorExp):
+            yield from _own_nodes(child)

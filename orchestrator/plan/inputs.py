@@ -12,6 +12,7 @@ from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.plan.code import Code, read_code
+from gpu_offload.orchestrator.plan.definition import check_definition
 from gpu_offload.orchestrator.plan.model import check_weights, model_file
 from gpu_offload.orchestrator.plan.project import file_sha256
 from gpu_offload.orchestrator.plan.requirements import Requirements, read_requirements
@@ -154,12 +155,29 @@ class PlanInputs:
         )
 
 
+@dataclass(frozen=True)
+class ProjectFiles:
+    """What a training takes from the project beside its dataset."""
+
+    code: Code | None
+    requirements: Requirements | None
+    definition: Path | None
+
+
+def read_project(settings: Settings) -> ProjectFiles:
+    """Read the training code, its requirements and the model definition. Raises PlanningError."""
+    root, training = settings.root, settings.training
+    code = read_code(root, training.entrypoint, training.include) if training.entrypoint else None
+    requirements = read_requirements(root, training.requirements) if training.requirements else None
+    definition = model_file(root, training.model, is_own=code is not None)
+    if definition is not None and code is None:
+        check_definition(definition, training.model)
+    return ProjectFiles(code, requirements, definition)
+
+
 def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) -> PlanInputs:
     """Read everything that a training depends on. Raises DatasetError, PlanningError (model, weights, code), StoreError."""
-    training = settings.training
-    code = read_code(settings.root, training.entrypoint, training.include) if training.entrypoint else None
-    requirements = read_requirements(settings.root, training.requirements) if training.requirements else None
-    definition = model_file(settings.root, training.model, is_own=code is not None)
+    training, project = settings.training, read_project(settings)
     snapshot = snapshot_of(settings, workspace)
     continues = is_version(training.init_from)
     inputs = PlanInputs(
@@ -167,9 +185,9 @@ def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) ->
         snapshot=snapshot,
         fingerprint=fingerprint_of(snapshot),
         weights=None if continues else _weights(settings, store, workspace),
-        model_file=definition,
-        code=code,
-        requirements=requirements,
+        model_file=project.definition,
+        code=project.code,
+        requirements=project.requirements,
     )
     return inputs.starting(store, workspace.weights) if continues else inputs
 

@@ -1,10 +1,9 @@
 """Checks a model's name against those of Ultralytics 8.4, without a network and without importing it."""
 
-import difflib
 from itertools import product
 from pathlib import Path
 
-from gpu_offload.orchestrator.plan.project import UnknownNameError, check_inside
+from gpu_offload.orchestrator.plan.project import UnknownNameError, check_inside, suggestion
 from gpu_offload.orchestrator.settings.model_name import is_weights
 
 _SCALED = {
@@ -85,7 +84,7 @@ def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:
     if "/" in name or plain not in DEFINITIONS:
         raise UnknownNameError(
             f"training.model: there is no file {name} in {root}, and no model of Ultralytics has this name"
-            + _suggestion(Path(plain).name, DEFINITIONS)
+            + suggestion(Path(plain).name, DEFINITIONS)
         )
     return None
 
@@ -94,10 +93,5 @@ def check_weights(setting: str, name: str) -> None:
     """Refuse a name of published weights that does not exist. Raises UnknownNameError."""
     if name.endswith(".pt") and "/" not in name and ":" not in name and name not in WEIGHTS:
         raise UnknownNameError(
-            f"{setting}: Ultralytics publishes no weights {name}" + _suggestion(name, WEIGHTS)
+            f"{setting}: Ultralytics publishes no weights {name}" + suggestion(name, WEIGHTS)
         )
-
-
-def _suggestion(name: str, known: frozenset[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.7)
-    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -15,7 +15,7 @@ from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
 from gpu_offload.orchestrator.output.console import enumerated
 from gpu_offload.orchestrator.plan.code_reader import External
-from gpu_offload.orchestrator.plan.inputs import PlanInputs
+from gpu_offload.orchestrator.plan.inputs import PlanInputs, ProjectFiles
 from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.requirements import normalised
 from gpu_offload.orchestrator.settings.load import Settings
@@ -53,7 +53,7 @@ def is_installed(module: str) -> bool:
         return False
 
 
-def check_code(inputs: PlanInputs) -> None:
+def check_code(inputs: PlanInputs | ProjectFiles) -> None:
     """Check that the user's training code can be imported, without importing it. Raises PlanningError with every fault."""
     if inputs.code is None:
         return

@@ -1,12 +1,13 @@
 """The project's own code and model definition, packed for the process that trains."""
 
+import difflib
 import errno
 import hashlib
 import io
 import os
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
@@ -21,6 +22,12 @@ class UnknownNameError(PlanningError):
     """A setting names a model, a module or a file that is not there: a fault of the configuration, as others are."""
 
     exit_code = EXIT_USAGE
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Return the known names that an unknown one may mean, as the end of a message; empty where none is close."""
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.7)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def check_inside(root: Path, path: Path) -> None:

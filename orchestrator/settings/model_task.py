@@ -1,6 +1,7 @@
 """The task that a model is for, and whether a dataset's labels are for the same."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,19 +27,37 @@ _FOREIGN: Final = {
 
 
 def check_task(settings: Settings, snapshot: Snapshot) -> None:
-    """Check that the labels are for the model's task. Raises DatasetError with settings that would fit."""
+    """Check that model and hyperparameters are for such labels. Raises DatasetError with settings that would fit."""
     if settings.training.entrypoint is not None:
         return  # the user's own code decides what it does with the labels
     model = settings.training.model
+    faults = [("hyperparameters", message) for message in _hyperparameter_faults(settings, snapshot)]
     task, foreign = _task_of(settings.root / model, model)
     if foreign is not None:
         message = (
             f"training.model {model} is for {foreign}, which is not trained here; take a model for "
             + ", ".join(Task)
         )
-        raise DatasetError([error("", "model-task", message)])
-    if task is not None and task is not snapshot.task:
-        raise DatasetError([error("", "model-task", _message(model, task, snapshot))])
+        faults.append(("model-task", message))
+    elif task is not None and task is not snapshot.task:
+        faults.append(("model-task", _message(model, task, snapshot)))
+    if faults:
+        raise DatasetError([error("", code, message) for code, message in faults])
+
+
+def _hyperparameter_faults(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
+    given, count = settings.training.hyperparameters, len(snapshot.classes)
+    classes = given.get("classes", [])
+    if unknown := [i for i in ([classes] if isinstance(classes, int) else classes) if i >= count]:
+        yield (
+            f"training.hyperparameters.classes names {', '.join(map(str, unknown))}, and the dataset's classes are 0 to "
+            f"{count - 1}; correct it"
+        )
+    if given.get("split") == "test" and not snapshot.images["test"]:
+        yield (
+            'training.hyperparameters.split is "test", and the dataset has no test images; remove it, or set '
+            "dataset.split.test"
+        )
 
 
 def _task_of(file: Path, model: str) -> tuple[Task | None, str | None]:

@@ -6,6 +6,7 @@ from dataset_case import BOX, POLYGON, class_folders, flat, put, with_yaml
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.account.doctor import examine
+from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.settings.load import load_settings
 
 KEYPOINTS = "train: images/train\nval: images/val\nnames: [a]\nkpt_shape: [2, 3]\n"
@@ -80,7 +81,32 @@ def test_labels_for_another_task_are_one_fault_with_what_would_fit(tmp_path, lab
 def test_a_definition_of_the_users_own_is_known_by_its_head(tmp_path, head, said):
     put(
         tmp_path / "mine.yaml",
-        f"nc: 1\nbackbone:\n  - [-1, 1, Conv, [64, 3, 2]]\nhead:\n  - [[15, 18, 21], 1, {head}]\n",
+        f"nc: 1\nbackbone:\n  - [-1, 1, Conv, [64, 3, 2]]\nhead:\n  - [[0], 1, {head}]\n",
     )
     with pytest.raises(DatasetError, match=said):
         api.check(settings(tmp_path, "boxes", "mine.yaml"))
+
+
+@pytest.mark.process
+def test_hyperparameters_that_the_dataset_cannot_have_are_refused_with_the_labels_faults(tmp_path):
+    MAKE["boxes"](tmp_path / "data")
+    text = '[training]\nmodel = "yolov8n-seg.yaml"\nhyperparameters = { classes = [0, 7], split = "test" }\n'
+    put(tmp_path / "offload.toml", f'[dataset]\npath = "data"\n{text}')
+    with pytest.raises(DatasetError) as caught:
+        api.check(load_settings(tmp_path, environment={}))
+    assert [finding.code for finding in caught.value.findings] == ["hyperparameters"] * 2 + ["model-task"]
+
+
+@pytest.mark.process
+def test_faults_of_the_definition_are_refused_by_check_and_plan_beside_those_of_the_dataset(tmp_path):
+    put(
+        tmp_path / "mine.yaml",
+        "nc: 1\nbackbone:\n  - [-1, 1, Cnv, [64, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n",
+    )
+    loaded = settings(tmp_path, "boxes", "mine.yaml")
+    for command in (api.check, api.plan):
+        with pytest.raises(PlanningError, match=r"mine\.yaml:3: .*did you mean Conv"):
+            command(loaded)
+    next((tmp_path / "data").rglob("*.txt")).write_text("0 x\n")
+    with pytest.raises(DatasetError, match=r"mine\.yaml:3: .*did you mean Conv"):
+        api.check(loaded)

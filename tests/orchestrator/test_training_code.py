@@ -68,6 +68,12 @@ def test_what_an_entrypoint_imports_below_the_root_is_its_code(tmp_path, files, 
         ({"mine.py": "from .helper import f\n" + MAIN, "helper.py": ""}, "mine.py:1: a relative import leads out"),
         ({"mine.py": "import helper\n" + MAIN, "helper.py": "x = 1\ndef f(:\n"}, "helper.py:2: "),
         ({"mine.py": "def train(context): ...\n"}, "has no function main; it has train"),
+        ({"mine.py": "\ndef main(): ...\n"}, "mine.py:2: main is called with one argument"),
+        ({"mine.py": "def main(context, other): ...\n"}, "mine.py:1: main is called with one argument"),
+        ({"mine.py": "def main(context, *, other): ...\n"}, "mine.py:1: main is called with one argument"),
+        ({"mine.py": "main = 3\n"}, "mine.py:1: main is no function"),
+        ({"mine.py": "async def main(context): ...\n"}, "does not run when it is called"),
+        ({"mine.py": "def main(context):\n    yield 1\n"}, "does not run when it is called"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_imported_is_named_with_file_and_line(tmp_path, files, fault):
