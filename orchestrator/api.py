@@ -143,6 +143,7 @@ def train(
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
+    from gpu_offload.orchestrator.backends.standby import Standby
     from gpu_offload.orchestrator.cleanup.prune import after_publication
     from gpu_offload.orchestrator.lifecycle.new_run import with_forecast
     from gpu_offload.orchestrator.lifecycle.repair import repair_version
@@ -158,9 +159,10 @@ def train(
     if repair:
         inputs = read_inputs(settings, store, workspace)
         repair_version(store, version_of(inputs.key), inputs.key, console)
-    planning = planning_of(settings, store, console, beside=standby.pids if standby else ())
+    standby = standby or Standby()
+    planning = planning_of(settings, store, console, beside=standby.pids, quiet=standby.drop)
     planned = planning.plan(on=on, calibrate=calibrate, only_if_it_matters=True)
-    if standby is not None and planned.report.already_trained is not None:
+    if planned.report.already_trained is not None:
         standby.drop()
     # Where nothing fits, the error says why.
     if (

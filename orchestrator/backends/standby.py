@@ -70,12 +70,19 @@ def standing_by(settings: Settings, *, on: str, calibrate: bool | None) -> Itera
 
     On a runner it may have to be isolated, and beside a measurement of this machine nothing else may run.
     """
-    wanted = on == "cpu" and settings.training.entrypoint is None and not on_runner(os.environ)
-    started = _started(settings) if wanted and not calibrate and is_known() else Standby()
+    wanted = settings.training.entrypoint is None and not on_runner(os.environ) and not calibrate
+    started = _started(settings) if wanted and _runs_here(settings, on) and is_known() else Standby()
     try:
         yield started
     finally:
         started.drop()
+
+
+def _runs_here(settings: Settings, on: str) -> bool:
+    """Whether this CPU is asked for, or no instance could use the store."""
+    from gpu_offload.orchestrator.plan.prerequisites import renting_faults
+
+    return on == "cpu" or (on == "auto" and bool(renting_faults(settings)))
 
 
 def _started(settings: Settings) -> Standby:

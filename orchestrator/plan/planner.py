@@ -36,6 +36,7 @@ from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores
+from gpu_offload.remote_job.spec import TrainingSpec
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Planning:
     `on="cpu"` then carries out one that chose this CPU, and the training may move."""
     beside: tuple[int, ...] = ()
     """Processes that this command has started, which are no other programs'."""
+    quiet: Callable[[], object] = lambda: None
+    """Called before this machine is measured: ends these processes."""
     ray_offer: Callable[[Sequence[str]], Offer] | None = None
     """Checks the Ray cluster, also for the modules that a training imports, and returns it as an offer; raises RayError."""
 
@@ -107,8 +110,12 @@ class Planning:
                 fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
             asked_for = on == "cpu" and not begins_here
             wanted = calibrate or not (only_if_it_matters and (asked_for or fits))
-            local = (lambda: inputs.local_spec(self.workspace)) if wanted else None
-            measured = calibration(spec, work, self.workspace, self.console, local)
+
+            def local() -> TrainingSpec:
+                self.quiet()
+                return inputs.local_spec(self.workspace)
+
+            measured = calibration(spec, work, self.workspace, self.console, local if wanted else None)
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
         # AWS is not asked about a training that is done, or that must or can only run elsewhere.
@@ -196,6 +203,7 @@ def planning_of(
     *,
     asks_ec2: bool = True,
     beside: tuple[int, ...] = (),
+    quiet: Callable[[], object] = lambda: None,
 ) -> Planning:
     """Return the planning of a project, beside its files. `asks_ec2` is False where there are no credentials."""
 
@@ -228,5 +236,6 @@ def planning_of(
         place,
         account=account,
         beside=beside,
+        quiet=quiet,
         ray_offer=ray_offer,
     )

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from commands import wait_until
 
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.backends import standby
+from gpu_offload.orchestrator.plan import planner
 from gpu_offload.orchestrator.settings.load import load_settings
 
 ORPHANED = """
@@ -27,7 +30,7 @@ with standby.standing_by(load_settings(Path(sys.argv[1]), environment={}), on="c
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    (tmp_path / "offload.toml").write_text('[dataset]\npath = "shapes"\nclasses = ["circle"]\n')
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "shapes"\n')
     monkeypatch.setattr(standby, "is_known", lambda: True)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     return load_settings(tmp_path, environment={})
@@ -35,7 +38,9 @@ def settings(tmp_path, monkeypatch):
 
 @pytest.mark.process
 def test_a_process_that_no_training_takes_is_ended(settings, monkeypatch):
-    with standby.standing_by(settings, on="cpu", calibrate=None) as unused:
+    with standby.standing_by(
+        settings, on="auto", calibrate=None
+    ) as unused:  # no instance could use the store
         process = unused.process
         assert process.poll() is None
     assert process.returncode == -signal.SIGKILL
@@ -57,6 +62,19 @@ def test_a_process_on_standby_ends_with_a_command_that_is_killed(tmp_path, setti
     wait_until(lambda: not is_running(pid))
 
 
+@pytest.mark.process
+def test_a_process_on_standby_is_ended_before_this_machine_is_measured(tmp_path, settings, monkeypatch):
+    seen = []
+    monkeypatch.setattr(planner, "calibration", lambda *given: seen.append((given[-1](), process.poll())))
+    generate(tmp_path / "shapes", images=8, size=64)
+    changed = load_settings(tmp_path, overrides=["limits.value-of-time-usd-per-hour=1"], environment={})
+    with standby.standing_by(changed, on="auto", calibrate=None) as started:
+        process = started.process
+        with pytest.raises(ZeroDivisionError):
+            api.train(changed, standby=started, show_plan=lambda _: 1 / 0)
+    assert [status for _, status in seen] == [-signal.SIGKILL]
+
+
 def is_running(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -67,9 +85,10 @@ def is_running(pid):
 @pytest.mark.parametrize(
     ("on", "calibrate", "changes", "environment"),
     [
-        ("auto", None, (), {}),
+        ("auto", None, ("store.url=s3://boards-offload", "ec2.instance-profile=offload"), {}),
         ("ec2", None, (), {}),
         ("cpu", True, (), {}),
+        ("auto", True, (), {}),
         ("cpu", None, ("training.entrypoint=mine:train",), {}),
         ("cpu", None, (), {"GITHUB_ACTIONS": "true", "RUNNER_TEMP": "/tmp"}),
     ],

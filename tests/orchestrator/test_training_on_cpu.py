@@ -280,9 +280,9 @@ def test_a_process_that_was_started_before_the_plan_trains_and_is_ended_where_no
     settings = load_settings(project, overrides=["training.epochs=1"], environment={})
 
     def trained():
-        with standby.standing_by(settings, on="cpu", calibrate=None) as started:
+        with standby.standing_by(settings, on="auto", calibrate=None) as started:
             process = started.process
-            return process, api.train(settings, on="cpu", standby=started)
+            return process, api.train(settings, standby=started)
 
     process, report = trained()
     assert (process.returncode, report.status) == (0, "trained")
