@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 _HEAD: Final = 1 << 16
-_LARGEST_JSON: Final = 1 << 30
+_NEAR: Final = 32 << 20
+"""Bytes in which the words of a format occur, but for the one that may follow all objects of a COCO file."""
 
 
 class AnnotationFormat(StrEnum):
@@ -73,15 +74,17 @@ def _start(file: Path) -> bytes:
 
 def _json(file: Path) -> AnnotationFormat | None:
     # Words are searched for, and nothing is parsed: a file of another tool may hold a gigabyte of JSON.
+    coco = _WORDS[AnnotationFormat.COCO]
+    wanted = set().union(*_WORDS.values())
     seen: set[bytes] = set()
-    if file.stat().st_size > _LARGEST_JSON:
-        return None
     with file.open("rb") as stream:
         overlap = b""
-        while piece := stream.read(1 << 20):
+        while not coco <= seen and (piece := stream.read(1 << 20)):
             block = overlap + piece
-            seen.update(word for words in _WORDS.values() for word in words if word in block)
-            if _WORDS[AnnotationFormat.COCO] <= seen:
-                break
+            seen.update(word for word in wanted - seen if word in block)
+            if stream.tell() > _NEAR:
+                wanted = coco
+                if not seen & coco:
+                    break
             overlap = piece[-32:]  # longer than any of the words, which two pieces may divide
     return next((form for form, words in _WORDS.items() if words <= seen), None)

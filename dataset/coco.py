@@ -13,7 +13,7 @@ from gpu_offload.dataset.finding import DatasetError, FormError, error
 from gpu_offload.dataset.geometry import box_in, box_of, outline_in
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError
-from gpu_offload.dataset.json_stream import JsonObject
+from gpu_offload.dataset.json_stream import JsonObject, is_committed
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.split import Split
 from gpu_offload.dataset.task import Task
@@ -39,7 +39,7 @@ def list_coco(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
         others = ", ".join(sorted(set(chosen) - set(given)))
         message = f"{', '.join(sorted(given))} are named like splits and {others} are not; keep only one kind"
         raise DatasetError([*folder.found.findings, error("", "doubtful-split", message)])
-    conversion = Conversion(folder)
+    conversion = Conversion(folder, is_limited=all(is_committed(folder.root / file) for file in chosen))
     readings = [_CocoFile(file, splits[file], conversion) for file in sorted(chosen)]
     classes = _classes(readings, conversion)
     image_splits: dict[str, set[Split]] = {}
@@ -49,7 +49,7 @@ def list_coco(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
         if split is not None:
             for image in reading.images:
                 image_splits.setdefault(image, set()).add(split)
-    if not conversion.boxes and not conversion.findings.failed:
+    if not conversion.images and not conversion.findings.failed:
         message = f"the COCO annotations ({', '.join(sorted(chosen))}) describe no image; export them with their images"
         conversion.findings.append(error("", "no-labels", message))
     ordered = tuple(classes[number] for number in sorted(classes))
@@ -188,7 +188,7 @@ class _CocoFile:
             self._fail(line, what, f"{message}; correct it")
             return
         if value.get("iscrowd") == 1:  # a region of many objects, which would be learnt as one
-            self.conversion.folder.found.census.count(Reason.CROWD, f"{self.file}:{line}")
+            self.conversion.folder.found.census.count(Reason.CROWD, f"{self.file}: {what}")
             return
         if value.get("keypoints") and task is None:
             if not self._has_keypoints:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Final
 
 from gpu_offload.dataset.finding import some
@@ -33,7 +33,7 @@ class ImageFinder:
         """
         written = written.replace("\\", "/").lstrip("/")
         for folder in folders:
-            name = str(PurePosixPath(folder) / written)
+            name = normpath(f"{folder}/{written}" if folder else written)
             if name in self._names:
                 return name
         return self._only(self._by_base.get(written.rpartition("/")[2], []), rank)

@@ -41,6 +41,9 @@ class Inspector(Protocol):
     def inspect(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
         """Return facts and faults, and whether the facts may be remembered in place of another look."""
 
+    def facts_of(self, label: bytes) -> Facts:
+        """Return the facts of a label that was converted, and judged with that."""
+
 
 class Known:
     """The old cache, read in step with the names: both are sorted, so neither is held in memory as a whole."""
@@ -114,12 +117,9 @@ class Reader:
         return (one if one is not None else next(fresh) for one in taken)
 
     def _take_given(self, name: str) -> _Taken:
-        """Hash and inspect a content that is no file's; its faults were reported where it came from."""
+        """Hash a content that is no file's; its faults were reported where it came from."""
         data = self.given[name]
-        facts, _, _ = self.inspector.inspect(
-            name, lambda start, length: data[start : start + length], len(data)
-        )
-        return len(data), facts, Entry(NEVER, hashlib.sha256(data).digest())
+        return len(data), self.inspector.facts_of(data), Entry(NEVER, hashlib.sha256(data).digest())
 
     def _settled(self, name: str, old: Entry) -> bool:
         """Whether nothing more is to be learnt about content that is as it was."""

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,20 +10,30 @@ from typing import Any, Final
 
 from gpu_offload.dataset.finding import FormError
 
-MAX_BYTES: Final = 128 << 20
-"""More than a host of git repositories takes for one file."""
+MAX_BYTES: Final = 2 << 30
+"""COCO 2017 has 448 MB, LVIS 1.1 GB."""
+COMMITTED: Final = 128 << 20
+"""More than a host of git repositories takes for one file: a larger one is no stranger's, and is read however much it holds."""
 MAX_VALUE: Final = 4 << 20
 """Characters of one value, such as an annotation. As Python objects they may take thirty times as many bytes."""
 MAX_ELEMENTS: Final = 3_000_000
-"""Elements of all arrays of one file; COCO 2017 has a million."""
+"""Elements of all arrays of one file up to COMMITTED; COCO 2017 has a million."""
 MAX_LISTS: Final = 10_000_000
-"""Lists and objects of one file, by their opening brackets; COCO 2017 has 4 million."""
+"""Lists and objects of such a file, by their opening brackets; COCO 2017 has 4 million."""
 
 _PIECE: Final = 1 << 18
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = json.JSONDecoder()
 _TOO_DEEP: Final = "is no JSON that is read: it is nested too deep or holds huge numbers"
 _TOO_LARGE: Final = f"holds a value of more than {MAX_VALUE >> 20} MiB; remove or split it"
+
+
+def is_committed(file: Path) -> bool:
+    """Whether a file can come from a commit, by its size: then it may hold only so much."""
+    try:
+        return file.stat().st_size <= COMMITTED
+    except OSError:  # is said when it is opened
+        return True
 
 
 def pieces(file: Path) -> Iterator[str]:
@@ -33,12 +44,12 @@ def pieces(file: Path) -> Iterator[str]:
     """
     decoder, opened = codecs.getincrementaldecoder("utf-8-sig")(), 0
     try:
-        if file.stat().st_size > MAX_BYTES:
+        if (size := file.stat().st_size) > MAX_BYTES:
             raise FormError(f"is larger than {MAX_BYTES >> 20} MiB; split it", None)
         with file.open("rb") as stream:
             while data := stream.read(_PIECE):
                 opened += data.count(b"[") + data.count(b"{")
-                if opened > MAX_LISTS:
+                if opened > MAX_LISTS and size <= COMMITTED:
                     raise FormError(f"holds more than {MAX_LISTS} lists and objects; split it", None)
                 if text := decoder.decode(data):
                     yield text
@@ -76,6 +87,7 @@ class JsonObject:
 
     def __init__(self, file: Path) -> None:
         self._pieces = pieces(file)
+        self._most = MAX_ELEMENTS if is_committed(file) else math.inf
         self._text = ""
         """A window on the file, which begins at or before the next character."""
         self._at = 0
@@ -93,6 +105,7 @@ class JsonObject:
         if self._peek() == "}":
             return
         while True:
+            self._peek()
             key = self._value()
             if not isinstance(key, str):
                 raise FormError("is no JSON: a key is no text; correct it", self._here())
@@ -114,8 +127,8 @@ class JsonObject:
             self._peek()
             line = self._here()
             self._elements += 1
-            if self._elements > MAX_ELEMENTS:
-                raise FormError(f"holds more than {MAX_ELEMENTS} elements; split it", line)
+            if self._elements > self._most:
+                raise FormError(f"holds more than {self._most} elements; split it", line)
             yield key, self._value(), line
             if not self._comma("]"):
                 return
@@ -134,7 +147,11 @@ class JsonObject:
         return bool(new)
 
     def _peek(self) -> str:
+        """Move to the next character that is no space, and return it; nothing at the file's end."""
         while True:
+            character = self._text[self._at : self._at + 1]
+            if character > " ":
+                return character
             match = _SPACE.match(self._text, self._at)
             self._at = match.end() if match else self._at
             if self._at < len(self._text) or not self._more():
@@ -147,13 +164,13 @@ class JsonObject:
 
     def _comma(self, closing: str) -> bool:
         following = self._peek()
-        if following not in {",", closing}:
+        if following not in (",", closing):
             raise FormError(f"is no JSON: ',' or {closing!r} is missing; correct it", self._here())
         self._at += 1
         return following == ","
 
     def _value(self) -> Any:
-        self._peek()
+        """Return the value that begins at the next character."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)

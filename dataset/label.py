@@ -81,6 +81,15 @@ def check_label(
     return reading.facts(crlf=b"\r\n" in data), reading.findings()
 
 
+def facts_of_rows(data: bytes) -> LabelFacts:
+    """Return what a converted label holds: rows of boxes or polygons that were judged, a space between the numbers."""
+    rows = data.splitlines()
+    if not rows:
+        return LabelFacts()
+    columns = [row.count(b" ") + 1 for row in rows]
+    return LabelFacts(len(rows), min(columns), max(columns), max(int(row.partition(b" ")[0]) for row in rows))
+
+
 class _LabelFile:
     """Goes through the rows of one label."""
 

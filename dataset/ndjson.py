@@ -10,7 +10,7 @@ from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
 from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, FormError, error, some
 from gpu_offload.dataset.geometry import box_of, finite
 from gpu_offload.dataset.image_finder import AmbiguousImageError
-from gpu_offload.dataset.json_stream import decode, lines
+from gpu_offload.dataset.json_stream import decode, is_committed, lines
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.split import SPLITS, Split
 from gpu_offload.dataset.task import Task
@@ -32,7 +32,7 @@ def list_ndjson(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
         message = f"{', '.join(sorted(files))} each describe a dataset; keep one, or name its folder"
         raise DatasetError([*folder.found.findings, error("", "doubtful-layout", message)])
     (file,) = files
-    conversion = Conversion(folder)
+    conversion = Conversion(folder, is_limited=is_committed(folder.root / file))
     try:
         text = lines(folder.root / file)
         classes, said = _head(decode(next(text), 1))

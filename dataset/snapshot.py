@@ -13,7 +13,7 @@ from gpu_offload.dataset.image import MAX_BYTES as MAX_IMAGE
 from gpu_offload.dataset.image import Density, ImageError, check_image, natural
 from gpu_offload.dataset.inventory import context_of, take_inventory
 from gpu_offload.dataset.inventory_reader import Facts, Read
-from gpu_offload.dataset.label import MAX_BYTES, check_label
+from gpu_offload.dataset.label import MAX_BYTES, check_label, facts_of_rows
 from gpu_offload.dataset.label_kinds import LabelKinds
 from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image
 from gpu_offload.dataset.lfs import LFS_REMEDY
@@ -202,3 +202,6 @@ class _Inspector:
     def _label(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
         facts, findings = check_label(name, read(0, size), keypoint_shape=self._shape)
         return facts.packed(), findings, True
+
+    def facts_of(self, label: bytes) -> Facts:
+        return facts_of_rows(label).packed()

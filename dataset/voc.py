@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import MAX_OBJECTS, AnnotatedFolder, Conversion, Location
+from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
 from gpu_offload.dataset.finding import DatasetError, Findings, FormError, error
 from gpu_offload.dataset.geometry import box_of
 from gpu_offload.dataset.image import read_size
@@ -23,6 +23,9 @@ from gpu_offload.dataset.written_path import MAX_PATH
 
 _LIST: Final = re.compile(r"(.*/)?ImageSets/Main/(train|val|test)\.txt")
 """The list of a split, in the folder that it is for: VOC2007 and VOC2012 have one each in VOCdevkit."""
+
+MAX_OBJECTS: Final = 1_000_000
+"""Objects of one dataset, which are in memory until its classes are known."""
 
 _Object = tuple[str, int, str, str, bytes, tuple[float, ...] | None]
 """XML file, line, image, class, box, polygon. The box is packed, because there may be a million."""

@@ -1,11 +1,12 @@
 """COCO's JSON files."""
 
 import json
+import tempfile
 
 import pytest
 from dataset_case import bitmap, put
 
-from gpu_offload.dataset import conversion, json_stream
+from gpu_offload.dataset import annotation_files, conversion, json_stream, label_rows
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.layout import Layout
@@ -251,3 +252,70 @@ def test_a_file_of_lists_in_lists_is_refused_before_they_are_made(tmp_path, monk
     deep = [[[[0]]]] * 400
     put(tmp_path / "all.json", coco(names, x=deep))
     assert any("lists and objects" in found.message for found in errors(tmp_path))
+
+
+def alternating(root):
+    """Objects of 20 images in turn, two each, with a triangle and a quadrangle."""
+    names = pictures(root, [f"{index}.bmp" for index in range(20)])
+    shapes = ([TRIANGLE], [[2, 2, 9, 1, 9, 9, 2, 5]])
+    objects = [
+        box(number, number % 20, segmentation=shapes[number // 20], category=(18, 3)[number // 20])
+        for number in range(40)
+    ]
+    put(root / "all.json", coco(names, objects))
+    return root
+
+
+@pytest.mark.parametrize("task", [Task.DETECT, Task.SEGMENT])
+def test_labels_that_are_too_many_for_the_memory_are_the_same_in_a_temporary_file(
+    tmp_path, monkeypatch, task
+):
+    root = alternating(tmp_path)
+    kept = read_snapshot(root, task=task)
+    monkeypatch.setattr(label_rows, "IN_MEMORY", 10)
+    filed = read_snapshot(root, task=task)
+    assert filed.labels == kept.labels
+    assert [row[:1] for row in filed.labels["7.txt"].splitlines()] == [b"1", b"0"]
+    assert fingerprint(filed) == fingerprint(kept)
+    assert read_tree(materialise(filed, tmp_path.parent / f"{tmp_path.name}-tree")).images["train"]
+
+
+def test_a_temporary_folder_without_room_is_said_in_words(tmp_path, monkeypatch):
+    root = alternating(tmp_path)
+    monkeypatch.setattr(label_rows, "IN_MEMORY", 10)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    (fault,) = errors(root)
+    assert fault.code == "no-space"
+    assert "TMPDIR" in fault.message
+
+
+def test_a_file_that_no_commit_can_hold_may_hold_more(tmp_path, monkeypatch):
+    """COCO 2017 has 448 MB; a stranger's pull request can bring files of a hundred."""
+    root = alternating(tmp_path)
+    for module, limit in (
+        (json_stream, "MAX_ELEMENTS"),
+        (json_stream, "MAX_LISTS"),
+        (conversion, "MAX_OBJECTS"),
+    ):
+        monkeypatch.setattr(module, limit, 30)
+        assert any("more than 30" in fault.message for fault in errors(root))
+    monkeypatch.setattr(conversion, "MAX_COORDINATES", 30)
+    monkeypatch.setattr(json_stream, "COMMITTED", 1_000)
+    assert read_snapshot(root).images["train"]
+    monkeypatch.setattr(json_stream, "MAX_BYTES", 2_000)
+    (fault,) = errors(root)
+    assert "larger than" in fault.message
+
+
+def test_categories_far_behind_the_images_still_make_a_coco_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(annotation_files, "_NEAR", 100)
+    names = pictures(tmp_path, [f"{index}.bmp" for index in range(20)])
+    text = coco(names)
+    at = text.index('"categories"')
+    put(tmp_path / "all.json", text[:at] + " " * (3 << 20) + text[at:])
+    assert read_snapshot(tmp_path).layout is Layout.COCO
+    put(
+        tmp_path / "huge.json",
+        b'"shapes"' + bytes(2 << 20) + b'"imagePath" "images" "annotations"' + bytes(2 << 20),
+    )
+    assert any("huge.json" in line for line in read_snapshot(tmp_path).left_out)
