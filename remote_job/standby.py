@@ -1,5 +1,6 @@
 """A training's process that is started before it is known what to train, and imports PyTorch until it is told."""
 
+import contextlib
 import json
 import os
 import sys
@@ -28,7 +29,10 @@ def spec_path() -> tuple[Path, float]:
     listener = threading.Thread(target=listen, name="standby", daemon=True)
     listener.start()
     os.environ.update(isolation.variables())
-    with garbage.left_out("torch"):
+    with (
+        garbage.left_out("torch"),
+        contextlib.suppress(Exception),
+    ):  # the training says what cannot be imported
         compiler.import_torchvision()
     begun = time.perf_counter()
     listener.join()

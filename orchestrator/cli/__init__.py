@@ -3,6 +3,7 @@
 Slow imports are inside of the commands that need them, so that `offload --help` is as fast as click.
 """
 
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +80,7 @@ for module in (
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit. Our errors become a message and an exit code, never a traceback."""
+    _open_standard_streams()
     sys.excepthook = _show_defect
     # Read by hand: a fault in the options is found before click has parsed the rest of them.
     as_json = "--json" in (sys.argv if arguments is None else arguments)
@@ -101,6 +103,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         fail(known, as_json=as_json)
     sys.exit(code or 0)
+
+
+def _open_standard_streams() -> None:
+    """Open those that the caller closed (`2>&-`): Python has None for them, and files and pipes would get their numbers."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin, sys.stdout, sys.stderr = (
+        sys.stdin or os.fdopen(0),
+        sys.stdout or os.fdopen(1, "w"),
+        sys.stderr or os.fdopen(2, "w"),
+    )
 
 
 class LostFolderError(OffloadError):

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -86,13 +87,14 @@ def export(
     """
     made: list[Exported] = []
     failed: dict[str, str] = {}
-    folder.mkdir(parents=True, exist_ok=True)
 
     @cache
     def network() -> Any:
         """Return the model, from a copy of its file: Ultralytics writes beside that."""
         from ultralytics import YOLO
 
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="offload-", dir=folder))
         return YOLO(shutil.copyfile(model, Path(scratch) / "model.pt"))
 
     @cache
@@ -103,7 +105,7 @@ def export(
             arrays = list(pool.map(partial(as_array, side=image_size), paths))
         return [(array, ours(array)) for array in arrays]
 
-    with tempfile.TemporaryDirectory(prefix="offload-", dir=folder) as scratch:
+    with ExitStack() as stack:
         for name in formats:
             try:
                 made.append(_export(name, network, examples, image_size, folder))
@@ -146,8 +148,8 @@ def held_out(info: TreeInfo) -> list[Path]:
     """Return images that a training did not learn from, evenly spread over all there are."""
     split = "test" if info.images["test"] else "val"
     paths = [info.directory / sample.image.path for sample in info.samples if sample.split == split]
-    step = max(1, len(paths) // COMPARED)
-    return paths[::step][:COMPARED]
+    few = min(COMPARED, len(paths))
+    return [paths[number * len(paths) // few] for number in range(few)]
 
 
 def as_array(path: Path, side: int) -> Array:

@@ -70,11 +70,15 @@ class Plots:
             process = multiprocessing.get_context("fork").Process(
                 target=_draw_alone, args=(due,), daemon=True
             )
-            with warnings.catch_warnings():
-                # Its threads are not there afterwards: it computes in one, and uses no lock that another could hold.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                process.start()
-            self._drawing.append((process, due))
+            try:
+                with warnings.catch_warnings():
+                    # Its threads are not there afterwards: it computes in one, and uses no lock that another could hold.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    process.start()
+            except OSError:  # too little memory, or too many processes
+                _draw(due)
+            else:
+                self._drawing.append((process, due))
 
     @property
     def running(self) -> int:
@@ -98,8 +102,12 @@ class Plots:
 
 
 def _draw(due: list[Draw]) -> None:
+    """Draw here; a picture is no reason for a trained model to be lost."""
     for draw in due:
-        draw()
+        try:
+            draw()
+        except Exception as error:  # noqa: BLE001 - matplotlib raises anything
+            print(f"a plot is missing: {type(error).__name__}: {error}")  # noqa: T201 - to the log
 
 
 def _draw_alone(due: list[Draw]) -> None:
@@ -107,4 +115,5 @@ def _draw_alone(due: list[Draw]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     torch.set_num_threads(1)
-    _draw(due)
+    for draw in due:
+        draw()  # what fails is drawn again by the training

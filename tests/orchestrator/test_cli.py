@@ -3,15 +3,18 @@
 import io
 import json
 import re
+import shlex
+import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
+from commands import OFFLOAD
 from registry_case import manifest_for
 from report_case import T0, report_in
 from run_case import run_of
 
-from gpu_offload.errors import OffloadError
+from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import cli
 from gpu_offload.orchestrator.cli import TopLevelCommands
@@ -69,6 +72,14 @@ def test_a_command_in_a_removed_folder_is_refused_with_a_sentence(capsys, tmp_pa
     assert code == 2
     assert "is removed" in err
     assert "--json" not in words or json.loads(out)["error"]["type"] == "LostFolderError"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_standard_streams_are_closed_says_by_its_code_how_it_ended(tmp_path, closed):
+    command = f"{shlex.join(OFFLOAD)} plan {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False)
+    assert done.returncode == EXIT_USAGE, "there is no configuration"
 
 
 @pytest.mark.parametrize("words", [[], ["estimate"]])

@@ -1,7 +1,11 @@
 """A model in another format is that model, or it does not count."""
 
+import errno
 import json
 import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +99,28 @@ def test_what_is_another_model_cannot_be_read_or_cannot_be_written_is_left_out(
     assert "no format stone" in failed["stone"]
     assert forged(lambda _model, target, _size: target.write_bytes(b"no graph"))[1]["onnx"]
     assert "ZeroDivisionError" in forged(lambda *_: 1 / 0)[1]["onnx"]
+
+
+@pytest.mark.training
+def test_a_full_disk_costs_the_exports_and_not_the_training(models, info, tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    made, failed = exports.export(
+        models / "one.pt", ["onnx", "safetensors"], info, image_size=64, folder=tmp_path
+    )
+    assert (made, set(failed)) == ([], {"onnx", "safetensors"})
+    assert "No space left" in failed["onnx"]
+
+
+@pytest.mark.parametrize(("images", "last"), [(3, 2), (11, 9), (80, 70)])
+def test_the_images_of_a_comparison_are_spread_over_all_there_are(images, last):
+    """In a classification they are sorted by class."""
+    samples = [SimpleNamespace(split="val", image=SimpleNamespace(path=str(n))) for n in range(images)]
+    found = exports.held_out(SimpleNamespace(images={"test": 0}, directory=Path("/"), samples=samples))
+    assert len(set(found)) == min(images, exports.COMPARED)
+    assert (found[0], found[-1]) == (Path("/0"), Path(f"/{last}"))
 
 
 @pytest.mark.training

@@ -56,6 +56,28 @@ def test_what_a_process_does_not_draw_is_drawn_in_the_training(tmp_path, monkeyp
     assert int(drawn(tmp_path, draw)) == own
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_plot_that_fails_and_a_process_that_cannot_start_lose_no_training(tmp_path, monkeypatch, beside):
+    """A picture is no reason for a trained model to be lost, and neither is a lack of memory or processes."""
+
+    def fail():
+        raise ZeroDivisionError
+
+    def refuse():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    for forked in (True, False):
+        all_plots = plots.Plots(beside=beside)
+        if not forked:
+            monkeypatch.setattr(os, "fork", refuse)
+        all_plots.later(fail)
+        all_plots.later(write_process, tmp_path / "plot.txt")
+        all_plots.start()
+        all_plots.finish()
+        assert int((tmp_path / "plot.txt").read_text()) == os.getpid()
+        (tmp_path / "plot.txt").unlink()
+
+
 def test_curves_and_matrices_of_a_validation_are_postponed(tmp_path):
     from ultralytics.utils import metrics
 
