@@ -11,6 +11,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
+from gpu_offload.orchestrator.plan.checkpoint import check_checkpoint
 from gpu_offload.orchestrator.plan.code import Code, read_code
 from gpu_offload.orchestrator.plan.definition import check_definition
 from gpu_offload.orchestrator.plan.model import check_weights, model_file
@@ -184,7 +185,7 @@ def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) ->
         settings=settings,
         snapshot=snapshot,
         fingerprint=fingerprint_of(snapshot),
-        weights=None if continues else _weights(settings, store, workspace),
+        weights=None if continues else _weights(settings, store, workspace, snapshot.task),
         model_file=project.definition,
         code=project.code,
         requirements=project.requirements,
@@ -192,7 +193,7 @@ def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) ->
     return inputs.starting(store, workspace.weights) if continues else inputs
 
 
-def _weights(settings: Settings, store: ObjectStore, workspace: Workspace) -> Weights | None:
+def _weights(settings: Settings, store: ObjectStore, workspace: Workspace, task: Task) -> Weights | None:
     training = settings.training
     reference = training.model if training.init_from == SCRATCH else training.init_from
     if not is_weights(reference):
@@ -201,4 +202,9 @@ def _weights(settings: Settings, store: ObjectStore, workspace: Workspace) -> We
         check_weights("training.init-from", reference)
     from gpu_offload.remote_job.weights import resolve
 
-    return resolve(reference, store=store, cache=workspace.weights)
+    found = resolve(reference, store=store, cache=workspace.weights)
+    if training.entrypoint is None and found is not None and found.path is not None:
+        is_model = reference == training.model
+        setting = f"training.{'model' if is_model else 'init-from'} {reference.partition('#')[0]}"
+        check_checkpoint(Path(found.path), setting, task if is_model else None)
+    return found

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 
+from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.offers.offer import Offer, Where
@@ -12,12 +13,14 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.inputs import read_inputs
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.planner import Planning, planning_of
+from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.training_key import version_of
-from gpu_offload.orchestrator.settings.dimension import Scalar
+from gpu_offload.orchestrator.settings.dimension import Scalar, path_of, sample
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.sweep.record import TrainingRef
 from gpu_offload.orchestrator.sweep.space import Space
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
+from gpu_offload.remote_job.weights import WeightsMismatchError, WeightsUnavailableError
 
 
 class SweepError(OffloadError):
@@ -73,6 +76,16 @@ class Trainings:
             raise SweepError(
                 'there is nothing to try: write for example lr0 = "log 1e-4..1e-1" or seed = 5 below [sweep]'
             )
+        faults = []
+        for name, dimension in self.space.dimensions.items():
+            # What the configuration cannot show: files, weights, and their task.
+            for value in sample(dimension) if path_of(name)[-1] in {"model", "init-from"} else ():
+                try:
+                    read_inputs(settings_with(self.settings, {name: value}), self.store, self.workspace)
+                except (PlanningError, DatasetError, WeightsUnavailableError, WeightsMismatchError) as error:
+                    faults.append(f"sweep.{name}, {value!r}: {error}")
+        if faults:
+            raise SweepError("\n".join(faults))
         if self.space.folds > 1 and self._validated(1) == self._validated(2):
             raise SweepError(
                 "sweep.folds: the dataset itself lists the images that validate, so all folds would be the same; remove "

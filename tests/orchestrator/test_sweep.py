@@ -68,6 +68,11 @@ def test_folds_give_an_interval_and_all_that_is_wrong_is_said_at_once(tmp_path):
     assert code == 2
     assert "sweep.epochs" in said
     assert "sweep.batch" in said
+    models = 'sweep.model=["yolov8n.yaml", "yolov8zz.yaml", "yolov8n-seg.yaml"]'
+    code, _, said = run(folder, "sweep", "--plan", "--set", models)
+    assert code == 2
+    assert "sweep.model, 'yolov8zz.yaml'" in said
+    assert "sweep.model, 'yolov8n-seg.yaml'" in said
     assert run(folder, "sweep", "--set", "sweep.trails=3")[0] == 2
     assert run(folder, "report", "sweep-000000000000")[0] == 1
 
