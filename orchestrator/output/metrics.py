@@ -29,6 +29,17 @@ _PARTS = {"": "", "(B)": "", "(M)": "mask ", "(P)": "pose "}
 """Ultralytics' suffixes: box, mask, pose."""
 
 
+def published_by(task: str | None) -> tuple[str, ...]:
+    """Return the metrics that our trainings for a task publish; None: for any task."""
+    parts = {"detect": (), "segment": ("mask_",), "pose": ("pose_",)}
+    if task is None:
+        return tuple(LABELS)
+    if task not in parts:
+        return tuple(name for name in LABELS if name.startswith("accuracy"))
+    others = tuple({"accuracy", "mask_", "pose_"} - set(parts[task]))
+    return tuple(name for name in LABELS if not name.startswith(others))
+
+
 def named(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return metrics by their labels, the main ones first, without Ultralytics' duplicates of ours."""
     shown = own_metrics(metrics)

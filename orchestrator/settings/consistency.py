@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+from gpu_offload.orchestrator.output.metrics import published_by
 from gpu_offload.orchestrator.settings.dimension import parse_dimension, path_of, sample
 from gpu_offload.orchestrator.settings.hyperparameters import problems as hyperparameter_problems
 from gpu_offload.orchestrator.settings.messages import explain, shown
-from gpu_offload.orchestrator.settings.model_name import built_in_task, is_weights
+from gpu_offload.orchestrator.settings.model_name import BUILT_IN_MODEL, built_in_task, is_weights
 from gpu_offload.orchestrator.settings.sections import Sections
 from gpu_offload.remote_job.hyperparameters import OURS
 
@@ -110,9 +111,7 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
                 f"training.hyperparameters.{name} is managed by gpu-offload",
                 f"remove it ({instead})",
             )
-    for problem in hyperparameter_problems(training.hyperparameters, _task(settings), training.image_size):
-        path = tuple(map(str, problem.path))
-        yield Disagreement((path, ("training", "entrypoint")), problem.message, problem.remedy)
+    yield from _by_task(settings)
     # The address of weights ends with their checksum.
     stem = posixpath.basename(training.model.split("#")[0])
     if match := _FOREIGN.fullmatch(stem):
@@ -131,8 +130,25 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
             )
 
 
+def _by_task(settings: Sections) -> Iterator[Disagreement]:
+    training, task = settings.training, _task(settings)
+    for problem in hyperparameter_problems(training.hyperparameters, task, training.image_size):
+        path = tuple(map(str, problem.path))
+        yield Disagreement((path, ("training", "entrypoint")), problem.message, problem.remedy)
+    metric = settings.registry.metric
+    # Ultralytics' own names have a slash: metrics/mAP50(B).
+    if metric not in {None, "fitness", *published_by(task)} and "/" not in str(metric):
+        yield Disagreement(
+            (("registry", "metric"), ("training", "entrypoint")),
+            f"registry.metric is {metric!r}, which {f'trainings for {task}' if task else 'a training'} would not have",
+            f"write {', '.join(published_by(task))}",
+        )
+
+
 def _task(settings: Sections) -> Task | None:
-    return settings.dataset.task or built_in_task(settings.training.model.rpartition(".")[0])
+    """Return the task, as far as it is known without the dataset and the files of the project."""
+    stem = settings.training.model.rpartition(".")[0]
+    return settings.dataset.task or (built_in_task(stem) if re.fullmatch(BUILT_IN_MODEL, stem) else None)
 
 
 def _sweep(settings: Sections) -> Iterator[Disagreement]:

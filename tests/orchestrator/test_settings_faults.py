@@ -96,6 +96,8 @@ BAD = [
     ("training", "hyperparameters", "{ close_mosaic = 2.5 }", "not a whole number; write 2 or 3"),
     ("training", "hyperparameters", "{ optimizer = 'Adan' }", '"Adam"'),
     ("training", "hyperparameters", "{ warmup_epoch = 1 }", "did you mean warmup_epochs"),
+    ("registry", "metric", '"mAP50"', "write map50, map50_95"),
+    ("registry", "metric", '"mask_map50"', "trainings for detect would not have"),
     ("sweep", "lr0", '"0.1..1.5"', "sweep.lr0, 1.5: training.hyperparameters.lr0 is 1.5; write at most 1"),
     ("sweep", "close_mosaic", '"0.0..10.0"', "not a whole number"),
     ("sweep", "image-size", '"64..128"', "65, not a multiple of 32"),
