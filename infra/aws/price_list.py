@@ -1,6 +1,7 @@
-"""On-demand prices from AWS's Pricing API, or from a dated table without the API."""
+"""On-demand prices from AWS's Pricing API; without the API from AWS's price page, or from a dated table."""
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, MissingError
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES, NOTED, NOTED_REGION
+from gpu_offload.infra.aws.public_prices import are_for, on_demand_page
 
 PRICING_REGION = "us-east-1"
 """The Pricing API has endpoints in few regions; this one has the prices of all."""
@@ -57,8 +59,18 @@ def on_demand_prices(
         if not found and wanted:
             raise MissingError(f"the Pricing API knows none of {', '.join(wanted)} in {region}")
     except CloudError as error:
-        return noted_prices(wanted, region, why=str(error))
+        return _page_prices(wanted, region, str(error)) or noted_prices(wanted, region, why=str(error))
     return OnDemandPrices(found, f"AWS Pricing API, {region}")
+
+
+def _page_prices(types: Iterable[str], region: str, why: str) -> OnDemandPrices | None:
+    """Return the prices of AWS's page: those of other regions than the noted one are up to 70 % higher."""
+    if not are_for(os.environ):
+        return None
+    prices, published = on_demand_page([name for name in types if name in GPU_TYPES], region)
+    if not prices:
+        return None
+    return OnDemandPrices(prices, f"AWS's price page, {published:%Y-%m-%dT%H:%MZ} (Pricing API: {why})")
 
 
 def noted_prices(types: Iterable[str], region: str, *, why: str = "not asked") -> OnDemandPrices:

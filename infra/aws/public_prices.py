@@ -5,7 +5,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -110,6 +110,18 @@ def public_prices(types: Collection[str], regions: Sequence[str]) -> PublicPrice
         min(on_demand.published, default=None),
         (*spot.faults, *on_demand.faults),
     )
+
+
+def on_demand_page(types: Collection[str], region: str) -> tuple[dict[str, float], datetime | None]:
+    """Return a region's prices on demand by type, without those that are doubtful, and when AWS published them."""
+    found = _on_demand(region, types)
+    prices = {name: price for (name, _), price in found.plausible("on-demand").items()}
+    return prices, min(found.published, default=None)
+
+
+def are_for(environment: Mapping[str, str]) -> bool:
+    """Whether AWS's pages are about the cloud that is used: `AWS_ENDPOINT_URL` leads to another one."""
+    return not environment.get("AWS_ENDPOINT_URL")
 
 
 def _document(url: str, oldest: timedelta) -> tuple[Any, datetime]:

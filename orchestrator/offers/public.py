@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
-from gpu_offload.infra.aws.public_prices import PublicPrices, public_prices
+from gpu_offload.infra.aws.public_prices import PublicPrices, are_for, public_prices
 from gpu_offload.infra.http import HttpError
 from gpu_offload.orchestrator.offers.offer import Market, Offer
 from gpu_offload.orchestrator.offers.table import TABLE, offer_of
@@ -15,15 +15,12 @@ from gpu_offload.orchestrator.settings.machines import Ec2Settings
 def public_offers(
     settings: Ec2Settings, console: Console, environment: Mapping[str, str] = os.environ
 ) -> tuple[Offer, ...] | None:
-    """Return the types that may be rented in each region and market, without a zone; None, after a note, without prices.
-
-    Where `AWS_ENDPOINT_URL` leads to another cloud than AWS's, its pages are not asked.
-    """
+    """Return the types that may be rented in each region and market, without a zone; None, after a note, without prices."""
     types = [name for name in settings.types if name in GPU_TYPES]
     for name in settings.types:
         if name not in GPU_TYPES:
             console.note(f"{name} was left out: its price is known with AWS credentials only")
-    if environment.get("AWS_ENDPOINT_URL") or not types:
+    if not are_for(environment) or not types:
         return None
     try:
         prices = public_prices(types, settings.regions)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import RunRecord
 
@@ -52,8 +53,15 @@ class SpotPrices:
         candidates = []
         for candidate in run.candidates:
             offer = candidate.offer
-            price = self._known.get((offer.instance_type or "", offer.zone or ""))
+            price = self._price(offer)
             if offer.market == "spot" and price is not None and price != offer.usd_per_hour:
                 offer = replace(offer, usd_per_hour=price, price_basis=basis)
             candidates.append(candidate.model_copy(update={"offer": offer}))
         return run.model_copy(update={"candidates": tuple(candidates)})
+
+    def _price(self, offer: Offer) -> float | None:
+        """Return the latest price of an offer; without a zone, as in a plan without credentials, that of the dearest one."""
+        if offer.zone is not None:
+            return self._known.get((offer.instance_type or "", offer.zone))
+        zones = (key for key in self._known if key[0] == offer.instance_type and key[1][:-1] == offer.region)
+        return max((self._known[key] for key in zones), default=None)

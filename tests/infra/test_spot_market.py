@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from gpu_offload.infra.aws import price_list
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 from gpu_offload.infra.aws.price_list import on_demand_prices, price_of
@@ -152,6 +153,16 @@ def test_where_the_price_list_cannot_be_asked_a_noted_price_says_that_it_is_one(
     assert "noted in" in found.source
     assert "us-east-2 may differ" in found.source
     assert "AccessDenied" in found.source
+
+
+def test_where_the_price_list_cannot_be_asked_the_price_page_is(cloud, session, monkeypatch):
+    """A price of another region would let a run cost more than its limit."""
+    cloud.fail_once(lambda call: call.action == "GetProducts", 400, '{"__type": "AccessDeniedException"}')
+    monkeypatch.setattr(price_list, "are_for", lambda _: True)
+    monkeypatch.setattr(price_list, "on_demand_page", lambda *_: ({"g5.xlarge": 1.6}, T0))
+    found = on_demand_prices(["g5.xlarge"], "sa-east-1", session=session)
+    assert found.usd_per_hour == {"g5.xlarge": 1.6}
+    assert "price page, 2026-11-22" in found.source
 
 
 def test_a_product_without_an_hourly_price_has_none():

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -96,6 +97,22 @@ def test_prices_are_asked_for_while_they_matter_and_kept_where_ec2_does_not_answ
     assert not asked, "the plan's prices are as new"
     assert offers(700) == offers(1000) == offers(1400) == changed
     assert [at for _, _, at in asked] == [T0 + 700, T0 + 1400]
+
+
+def test_an_offer_without_a_zone_has_the_price_of_the_dearest_one():
+    """It is of a plan without credentials; the launch takes any zone."""
+    found = {
+        ("g4dn.xlarge", "us-east-1a"): 0.2,
+        ("g4dn.xlarge", "us-east-1b"): 0.3,
+        ("g4dn.xlarge", "us-east-2a"): 0.4,
+    }
+    run = crash_world.run_record(Scenario())
+    spot = next(c for c in run.candidates if c.offer.market == "spot")
+    offer = replace(spot.offer, region="us-east-1", zone=None, usd_per_hour=0.1)
+    run = run.model_copy(update={"candidates": (spot.model_copy(update={"offer": offer}),)})
+    [candidate] = SpotPrices(lambda *_: found)(run, Observation(now=T0 + 700, me="me")).candidates
+    assert candidate.offer.usd_per_hour == 0.3
+    assert candidate.offer.zone is None
 
 
 def test_without_any_spot_the_wait_ends_in_time_and_the_worst_case_is_what_was_said():
