@@ -112,8 +112,13 @@ def _bases(options: Sequence[Option], notes: Sequence[str]) -> list[str]:
         if where == "cpu" and any(note.startswith("this CPU: ") for note in notes):
             continue  # they say it in detail
         texts += [f"{whose} times: {', '.join(bases)}"] if bases else []
-    prices = dict.fromkeys(o.offer.price_basis for o in options if o.where == "ec2")
-    return [*texts, *([f"GPUs' prices: {', '.join(prices)}"] if prices else [])]
+    return [*texts, *_price_bases(options)]
+
+
+def _price_bases(options: Sequence[Option]) -> list[str]:
+    """Say where the prices come from, and of when they are."""
+    prices = dict.fromkeys(option.offer.price_basis for option in options if option.where == "ec2")
+    return [f"GPUs' prices: {', '.join(prices)}"] if prices else []
 
 
 def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> str:
@@ -149,7 +154,7 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
         if plan.decision.changes:
             lines += ["", "**What would change that**", ""]
             lines += [f"- {escape_markdown(change)}" for change in plan.decision.changes]
-    notes = [_dataset_line(plan), *plan.notes]
+    notes = [_dataset_line(plan), *_price_bases(shown), *plan.notes]
     lines += ["", details("Based on", "\n".join(f"- {escape_markdown(note)}" for note in notes))]
     return "\n".join(lines) + "\n"
 

@@ -112,6 +112,15 @@ def test_markdown_has_a_table_with_as_many_cells_in_every_row():
     assert at_once.count("→") == 1
 
 
+@pytest.mark.parametrize("render", [receipt_text, receipt_markdown])
+def test_a_receipt_names_where_its_prices_are_from_and_of_when(render):
+    basis = "AWS price pages 2026-11-22T20:00Z"
+    options = tuple(replace(o, offer=replace(o.offer, price_basis=basis)) for o in report().options)
+    text = html.unescape(render(report(options=options)))
+    assert basis in text.partition("Based on")[2]
+    assert basis not in render(report(options=options[:1]))
+
+
 @given(st.text())
 @example("see WWW.evil.example")
 def test_escaped_text_holds_no_markdown_and_shows_as_it_was(text):
