@@ -1,6 +1,7 @@
 """A training by Ultralytics: isolated, resumed where there is something to resume, and summed up."""
 
 import contextlib
+import gc
 import shutil
 import time
 from dataclasses import replace
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.tree_manifest import read_tree
-from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job import hyperparameters
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 TRAIN = "train"
 """The folder that Ultralytics writes to, below the work folder."""
-
-
-class GpuMemoryError(OffloadError):
-    """The GPU's memory does not suffice, also for smaller batches."""
 
 
 def run(bench: Bench) -> TrainingResult:
@@ -65,10 +61,7 @@ def _run(bench: Bench, begun: float, stack: contextlib.ExitStack) -> TrainingRes
         if faults:
             raise SpecError(faults)
     with isolation.offline():
-        with bench.interruption.at_once():
-            work = build(bench, resume.resumption(bench))
-            bench.progress.stage("build", work.clock.build)
-        _train(work)
+        work = _trained(bench)
         bench.progress.stage("scan", work.clock.scan)
         bench.progress.stage("final", work.clock.final_validation)
         work.share_cores()
@@ -98,19 +91,48 @@ def _run(bench: Bench, begun: float, stack: contextlib.ExitStack) -> TrainingRes
         )
 
 
+def _trained(bench: Bench) -> "SteadyTrainer":
+    """Train; where memory no longer suffices after whole epochs, go on after the last one.
+
+    In the first epoch from there Ultralytics halves the batch if memory does not suffice again.
+    """
+    import torch
+
+    from gpu_offload.remote_job.yolo import resume
+    from gpu_offload.remote_job.yolo.gpu_memory import GpuMemoryError
+
+    before: float | None = None
+    while True:
+        with bench.interruption.at_once():
+            found = resume.resumption(bench)
+            # The seconds of this process are counted by its own clock.
+            before = bench.seconds_before = bench.seconds_before if before is None else before
+            work = build(bench, found)
+            bench.progress.stage("build", work.clock.build)
+        try:
+            _train(work)
+        except GpuMemoryError as error:
+            newest = bench.checkpoints.load()
+            kept = newest.manifest.epochs_completed if newest is not None else 0
+            if work.world_size > 1 or work.ours.finishing or kept <= work.resuming.epochs_completed:
+                raise
+            print(f"{error}; the training goes on after epoch {kept}")  # noqa: T201 - to the log
+        else:
+            return work
+        del work, found
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def _train(work: "SteadyTrainer") -> None:
+    from gpu_offload.remote_job.yolo import gpu_memory
+
     try:
         work.train()
-    except RuntimeError as error:  # torch's own class is one of these, and cuBLAS and cuDNN raise it as it is
-        if "out of memory" not in str(error).lower() and "ALLOC_FAILED" not in str(error):
+    except RuntimeError as error:
+        if (why := gpu_memory.said(error)) is None:
             raise
-        batch, size = work.batch_size, work.args.imgsz
-        smaller = f"training.batch = {batch // 2}, " if batch > 1 else ""
-        raise GpuMemoryError(
-            f"the memory of {work.device} does not suffice for training.batch {batch} at training.image-size {size}: "
-            f"set {smaller}a smaller training.image-size or training.model, or take a GPU with more memory "
-            f"(ec2.instance-types); PyTorch says: {str(error).splitlines()[0]}"
-        ) from error
+        raise gpu_memory.explained(work, why) from error
     finally:
         # An interruption leaves workers behind, which would live as long as this process.
         for loader in (getattr(work, name, None) for name in ("train_loader", "test_loader")):

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.speed.capacity import Capacity
 from gpu_offload.remote_job.speed.plan import SpeedPlan
 from gpu_offload.remote_job.speed.trainer import FastTrainer
-from gpu_offload.remote_job.yolo import best_model
+from gpu_offload.remote_job.yolo import best_model, gpu_memory
 from gpu_offload.remote_job.yolo.callbacks import Callbacks, Clock
 from gpu_offload.remote_job.yolo.plots import Plots
 from gpu_offload.remote_job.yolo.resume import Resume, Resumption, positioned_bars, recover_from_nan
@@ -62,6 +63,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self.last_optimizer_step = -1
         self.random_before_validation: dict[str, Any] | None = None
         self._accumulate = 1
+        self._lacked = ""
         begun = time.perf_counter()
         super().__init__(overrides=overrides)
         if bench.spec.gpus > 1:
@@ -146,17 +148,52 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
     def optimizer_step(self) -> None:
         """Step, and remember at which iteration."""
         begun = time.perf_counter()
-        super().optimizer_step()
+        try:
+            super().optimizer_step()
+        except RuntimeError as error:
+            self._halve_later(error)
         self.ours.pacing.meter.optimized(time.perf_counter() - begun)
         self.last_optimizer_step = self.ours.batches_done + len(self.train_loader) * self.epoch
         self.resuming.accumulate_offset = 0
+
+    def _halve_later(self, error: RuntimeError) -> None:
+        """Let the next batch fail where Ultralytics halves the batch: it does so around forward and backward pass alone."""
+        why = gpu_memory.said(error)
+        if why is None or self.ours.batches_done + 1 >= len(self.train_loader):
+            raise error
+        self._lacked = why
+        with contextlib.suppress(AssertionError):  # it had not begun to unscale
+            self.scaler.update()
+        self.optimizer.zero_grad()
+
+    def preprocess_batch(self, batch: Any) -> Any:
+        """Move a batch to the device; fail if its memory did not suffice for the optimizer's step before."""
+        if self._lacked:
+            why, self._lacked = self._lacked, ""
+            raise RuntimeError(why)
+        return super().preprocess_batch(batch)
+
+    def _validated(self, validate: Callable[[], Any]) -> Any:
+        """Validate; in smaller batches, which change no model, where memory does not suffice."""
+        while True:
+            try:
+                return validate()
+            except RuntimeError as error:
+                if gpu_memory.said(error) is None or self.world_size > 1:
+                    raise
+                smaller = gpu_memory.smaller_loader(self.validator.dataloader, self.device)
+                if smaller is None:
+                    raise
+            self._clear_memory()
+            LOGGER.warning(f"Out of memory in a validation; it goes on in batches of {smaller.batch_size}.")
+            self.test_loader = self.validator.dataloader = smaller
 
     def validate(self) -> Any:
         """Validate, and measure the time."""
         begun = time.perf_counter()
         # Ultralytics would draw a last epoch's plots here where no other was validated; `final_eval` draws them all.
         self.validator.args.plots = False
-        result = super().validate()
+        result = self._validated(super().validate)
         self.history[-1]["validation"] = time.perf_counter() - begun
         return result
 
@@ -209,7 +246,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self.validator.args.plots = self.args.plots
         self.validator.args.compile = False  # minutes, for one pass over the images
         with self.drawing.postponed():
-            self.metrics = self.validator(model=self.best)
+            self.metrics = self._validated(lambda: self.validator(model=self.best))
         self.drawing.start()
         self.clock.final_validation = time.perf_counter() - begun
 

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from remote_job_case import Poison, make_spec, make_tree
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import SpecError, Weights
 from gpu_offload.remote_job.train import train
-from gpu_offload.remote_job.yolo.run import GpuMemoryError
 
 pytestmark = [
     pytest.mark.training,
@@ -109,5 +109,75 @@ def test_a_batch_beyond_the_memory_is_halved_and_a_training_that_never_fits_says
         train(spec)
         assert f"batch={fits}" in (tmp_path / "log.txt").read_text()
         return
-    with pytest.raises(GpuMemoryError, match=r"training\.image-size"):
+    with pytest.raises(OffloadError, match=r"training\.image-size"):
         train(spec)
+
+
+def lacks(monkeypatch, where, fits, *, after=0):
+    """Let memory suffice for batches of `fits` images in the optimizer's step, a validation, or a step after some epochs."""
+    import torch
+    from ultralytics.engine.trainer import BaseTrainer
+    from ultralytics.nn.tasks import BaseModel
+
+    plain, step = BaseModel.predict, BaseTrainer.optimizer_step
+
+    def full(images, *, trainer=None):
+        if images > fits and (trainer is None or trainer.epoch >= after):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    def predict(self, x, *args, **kwargs):
+        if where == "validation" and not self.training:
+            full(len(x))
+        return plain(self, x, *args, **kwargs)
+
+    def optimizer_step(self):
+        if where == "step":
+            full(self.batch_size, trainer=self)
+        return step(self)
+
+    monkeypatch.setattr(BaseModel, "predict", predict)
+    monkeypatch.setattr(BaseTrainer, "optimizer_step", optimizer_step)
+
+
+def test_what_lacks_memory_in_a_thread_of_a_loader_is_understood():
+    from gpu_offload.remote_job.yolo import gpu_memory
+
+    said = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB."
+    text = (
+        f"Caught OutOfMemoryError in pin memory thread for device 0.\nOriginal Traceback:\n  raise\n{said}\n"
+    )
+    assert gpu_memory.said(RuntimeError(text)) == said
+    assert gpu_memory.said(RuntimeError("CUDA error: out of memory\nCUDA kernel errors")) is not None
+    assert gpu_memory.said(RuntimeError("shape '[4]' is invalid")) is None
+
+
+def test_a_step_beyond_the_memory_halves_the_batch_too(tree, tmp_path, monkeypatch):
+    lacks(monkeypatch, "step", 2)
+    result = train(make_spec(tree, tmp_path, epochs=1))
+    assert result.epochs_completed == 1
+    assert "batch=2" in (tmp_path / "log.txt").read_text()
+
+
+def test_memory_that_no_longer_suffices_after_whole_epochs_costs_none_of_them(tree, tmp_path, monkeypatch):
+    lacks(monkeypatch, "step", 2, after=2)
+    result = train(make_spec(tree, tmp_path))
+    assert result.epochs_completed == 3
+    log = (tmp_path / "log.txt").read_text()
+    assert "Resuming after 2 of 3 epochs" in log
+    assert "batch=2" in log
+
+
+def test_a_validation_beyond_the_memory_goes_on_in_smaller_batches(tree, tmp_path, monkeypatch):
+    import torch
+
+    train(make_spec(tree, tmp_path / "whole", epochs=1))
+    lacks(monkeypatch, "validation", 2)
+    train(make_spec(tree, tmp_path / "smaller", epochs=1))
+    whole, smaller = (
+        torch.load(tmp_path / name / "result" / "model.pt", weights_only=False)["model"].state_dict()
+        for name in ("whole", "smaller")
+    )
+    assert all(torch.equal(whole[name], smaller[name]) for name in whole)
+    lacks(monkeypatch, "validation", 0)
+    with pytest.raises(OffloadError, match=r"training\.batch"):
+        train(make_spec(tree, tmp_path / "never", epochs=1))

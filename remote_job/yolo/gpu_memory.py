@@ -1,0 +1,45 @@
+"""A GPU whose memory does not suffice: recognised, worked around where no model changes by it, and explained."""
+
+from typing import Any
+
+from ultralytics.data.build import build_dataloader
+
+from gpu_offload.errors import OffloadError
+
+SIGNS = ("out of memory", "ALLOC_FAILED")
+"""In messages of torch, whose own class is a RuntimeError; cuBLAS and cuDNN raise it as it is."""
+
+
+class GpuMemoryError(OffloadError):
+    """The GPU's memory does not suffice, also for smaller batches."""
+
+
+def said(error: RuntimeError) -> str | None:
+    """Return what PyTorch says of too little memory, one line; None for another error."""
+    # A loader's thread that pins memory, or its worker, puts a line before it.
+    return next((line for line in str(error).splitlines() if any(sign in line for sign in SIGNS)), None)
+
+
+def explained(trainer: Any, why: str) -> GpuMemoryError:
+    """Return the error that says what to set; `why` is what PyTorch says."""
+    batch, size = trainer.batch_size, trainer.args.imgsz
+    smaller = f"training.batch = {batch // 2}, " if batch > 1 else ""
+    return GpuMemoryError(
+        f"the memory of {trainer.device} does not suffice for training.batch {batch} at training.image-size {size}: "
+        f"set {smaller}a smaller training.image-size or training.model, or take a GPU with more memory "
+        f"(ec2.instance-types); PyTorch says: {why}"
+    )
+
+
+def smaller_loader(loader: Any, device: Any) -> Any:
+    """Return a loader of the same held-out images in smaller batches; None where they have one image.
+
+    The batches divide those by which the dataset has chosen its images' shapes, so that every image keeps its own.
+    """
+    dataset, batch = loader.dataset, loader.batch_size
+    shaped = batch if getattr(dataset, "batch", None) is None else getattr(dataset, "batch_size", batch)
+    sizes = (size for size in range(batch // 2, 0, -1) if shaped % size == 0)
+    if (size := next(sizes, None)) is None:
+        return None
+    loader.close()
+    return build_dataloader(dataset, size, loader.num_workers, shuffle=False, device=device)
