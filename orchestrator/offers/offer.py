@@ -19,6 +19,8 @@ class Gpu:
     fp16_tflops: float
     bandwidth_gb_s: float
     count: int = 1
+    bf16: bool = True
+    """Whether it computes in bfloat16 itself."""
     host: float = 1.0
     """How long the processor of its usual host takes to issue a step, relative to that of a T4's."""
 
@@ -80,11 +82,11 @@ FAST_HOST = 0.43
 """`Gpu.host` of workstations and of servers of 2023 and later, as `benchmarks/gpu_prior.py` fits it."""
 
 GPUS: dict[str, Gpu] = {
-    "T4": Gpu("NVIDIA T4", 16, 65, 320),
+    "T4": Gpu("NVIDIA T4", 16, 65, 320, bf16=False),
     "A10G": Gpu("NVIDIA A10G", 24, 70, 600),
     "L4": Gpu("NVIDIA L4", 24, 121, 300, host=0.7),
     "L40S": Gpu("NVIDIA L40S", 48, 362, 864, host=0.7),
-    "V100": Gpu("NVIDIA V100", 16, 125, 900),
+    "V100": Gpu("NVIDIA V100", 16, 125, 900, bf16=False),
     "A100": Gpu("NVIDIA A100", 40, 312, 1555),
     "H100": Gpu("NVIDIA H100", 80, 989, 3350, host=FAST_HOST),
     "H200": Gpu("NVIDIA H200", 141, 989, 4800, host=FAST_HOST),

@@ -24,6 +24,8 @@ from gpu_offload.remote_job.result import Calibration
 
 GIB = 2**30
 
+NO_BF16 = 'does not compute in bfloat16, which training.hyperparameters.amp = "bf16" needs'
+
 OWN_CODE = (
     "a guess, as if Ultralytics trained: code of your own is not measured before. Its first epoch replaces the guess, and its "
     "first training that of later ones"
@@ -94,6 +96,8 @@ class Appraisal:
         here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu.interval, limits).with_estimate(cpu)
         if not has_device(device):
             here = here.ruled_out([f"has no training.device {device}"])
+        elif self._wants_bf16 and not (self.gpu and self.gpu.bf16):
+            here = here.ruled_out([NO_BF16])
         settings, types = self.settings.ec2, frozenset(self.settings.ec2.types)
         rented = []
         for offer in offers:
@@ -126,8 +130,15 @@ class Appraisal:
             yield f"training.batch {self.work.batch} is not a multiple of its {gpu.count} GPUs"
         if gpu.count > 1 and device not in {"auto", "cuda"}:
             yield f"training.device {device} would leave all but one of its GPUs idle"
+        if self._wants_bf16 and not gpu.bf16:
+            yield NO_BF16
         if not has_gpu(gpu.count, device):
             yield f"has no training.device {device}"
+
+    @property
+    def _wants_bf16(self) -> bool:
+        training = self.settings.training
+        return training.entrypoint is None and str(training.hyperparameters.get("amp")).lower() == "bf16"
 
     def on_ray(self, offer: Offer, limits: Limits) -> Option:
         """Estimate the training on a Ray cluster, whose processors were not measured."""

@@ -30,12 +30,17 @@ MODULES = SEVERAL | {
 """What a row of Ultralytics 8.4.190 can name, beside `nn.` and `torchvision.ops.`."""
 
 
-def check_definition(path: Path, name: str) -> None:
-    """Check a model definition, called `name` in the settings. Raises PlanningError with every fault and its line."""
+def check_definition(path: Path, name: str) -> int:
+    """Check a model definition, called `name` in the settings, and return its number of layers.
+
+    Raises PlanningError with every fault and its line.
+    """
     text = read_source(path, MAX_BYTES).decode("utf-8", errors="ignore")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    top: Any = None
     try:
-        faults = list(_faults(yaml.compose(text, Loader=loader), path.stem))
+        top = yaml.compose(text, Loader=loader)
+        faults = list(_faults(top, path.stem))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         faults = [
@@ -47,6 +52,7 @@ def check_definition(path: Path, name: str) -> None:
         more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
         lines = [f"{name}{f':{mark.line + 1}' if mark else ''}: {message}" for mark, message in faults]
         raise PlanningError(enumerated("training.model cannot be built", [*lines[:MAX_FAULTS], *more]))
+    return sum(len(value.value) for key, value in top.value if key.value in {"backbone", "head"})
 
 
 def _faults(top: Any, stem: str) -> Iterator[tuple[Any, str]]:

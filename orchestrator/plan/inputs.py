@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from gpu_offload.dataset.decoding import decode_seconds
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
@@ -14,8 +15,8 @@ from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.plan.checkpoint import check_checkpoint
 from gpu_offload.orchestrator.plan.code import Code, read_code
 from gpu_offload.orchestrator.plan.definition import check_definition
-from gpu_offload.orchestrator.plan.model import check_weights, model_file
-from gpu_offload.orchestrator.plan.project import file_sha256
+from gpu_offload.orchestrator.plan.model import check_weights, layers_of, model_file
+from gpu_offload.orchestrator.plan.project import PlanningError, file_sha256
 from gpu_offload.orchestrator.plan.requirements import Requirements, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
 from gpu_offload.orchestrator.plan.warm_start import WarmStart, find_start, is_version
@@ -171,9 +172,19 @@ def read_project(settings: Settings) -> ProjectFiles:
     code = read_code(root, training.entrypoint, training.include) if training.entrypoint else None
     requirements = read_requirements(root, training.requirements) if training.requirements else None
     definition = model_file(root, training.model, is_own=code is not None)
-    if definition is not None and code is None:
-        check_definition(definition, training.model)
+    if code is None:
+        layers = check_definition(definition, training.model) if definition else layers_of(training.model)
+        _check_frozen(training.hyperparameters.get("freeze"), layers)
     return ProjectFiles(code, requirements, definition)
+
+
+def _check_frozen(freeze: Any, layers: int | None) -> None:
+    """Refuse to freeze every layer of a model. Raises PlanningError."""
+    frozen = range(freeze) if isinstance(freeze, int) else freeze or ()
+    if layers is not None and all(layer in frozen for layer in range(layers)):
+        raise PlanningError(
+            f"training.hyperparameters.freeze leaves none of the model's {layers} layers to train; write fewer of them"
+        )
 
 
 def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) -> PlanInputs:

@@ -1,5 +1,6 @@
 """Checks a model's name against those of Ultralytics 8.4, without a network and without importing it."""
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -40,6 +41,15 @@ _PUBLISHED_PLAIN = (
 )  # fmt: skip
 """Weights in the release v8.4.0 of ultralytics/assets for our tasks."""
 
+_LAYERS = {
+    "yolov3": 29, "yolov3-spp": 29, "yolov3-tiny": 21, "yolov5": 25, "yolov5-p6": 34, "yolov6": 29, "yolov8": 23,
+    "yolov8-p2": 29, "yolov8-p6": 31, "yolov8-cls": 10, "yolov8-cls-resnet50": 6, "yolov8-cls-resnet101": 6, "yolov9": 23,
+    "yolov9t": 23, "yolov9c": 23, "yolov9e": 43, "yolov10": 24, "yolov10b": 24, "yolo11": 24, "yolo11-cls": 11,
+    "yolo11-cls-resnet18": 2, "yolo12": 22, "yolo12-cls": 10, "yolo26": 24, "yolo26-p2": 30, "yolo26-p6": 32,
+    "yolo26-cls": 11, "rtdetr-l": 29, "rtdetr-x": 33, "rtdetr-resnet50": 24, "rtdetr-resnet101": 24,
+}  # fmt: skip
+"""Layers of each definition, of all scales and of the tasks that share it."""
+
 DEFINITIONS = frozenset(
     f"{name}.yaml"
     for name in (
@@ -63,6 +73,13 @@ WEIGHTS = frozenset(
         ),
     )
 )
+
+
+def layers_of(name: str) -> int | None:
+    """Return the number of layers of a model by its name; None for one that Ultralytics does not know."""
+    stem = re.sub(r"^(yolov[58][nsmlx])6", r"\1-p6", name.rpartition(".")[0])
+    stem = re.sub(r"(\d+)[nslmx](?=-|u|$)", r"\1", stem)
+    return _LAYERS.get(re.sub(r"-(?:seg|pose|ghost|rtdetr|oiv7)(?=-|$)|u$", "", stem))
 
 
 def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:

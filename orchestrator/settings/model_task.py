@@ -47,6 +47,14 @@ def check_task(settings: Settings, snapshot: Snapshot) -> None:
 
 def _hyperparameter_faults(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
     given, count = settings.training.hyperparameters, len(snapshot.classes)
+    batch, images = settings.training.batch, snapshot.images["train"]
+    smallest = max(32, int(settings.training.image_size * (1 - given.get("multi_scale", 0.0))))
+    # Batch normalisation has no variance of one image whose features are one pixel at the last stride.
+    if smallest < 64 and (images % batch or batch) == 1 and not {"compile", "fraction"} & given.keys():
+        yield (
+            f"the last batch has one image ({images} images, training.batch {batch}), which cannot be normalised at {smallest} "
+            "pixels; change training.batch, or set training.image-size to 64 or more without multi_scale"
+        )
     classes = given.get("classes", [])
     if unknown := [i for i in ([classes] if isinstance(classes, int) else classes) if i >= count]:
         yield (

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gpu_offload.orchestrator.plan.definition import HEADS, MODULES, SEVERAL, check_definition
+from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, layers_of
 from gpu_offload.orchestrator.plan.project import PlanningError
 
 GOOD = """\
@@ -73,12 +74,16 @@ def test_ultralytics_builds_what_passes_and_not_what_is_refused(tmp_path):
     shipped = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
     assert shipped
     for path in shipped:
-        check_definition(path, path.name)
+        layers = check_definition(path, path.name)
+        assert path.name not in DEFINITIONS or layers_of(path.name) == layers
         for source, _, name, _ in (
             row for key in ("backbone", "head") for row in yaml.safe_load(path.read_text())[key]
         ):
             assert isinstance(source, list) == (name in SEVERAL)
             assert name in HEADS or not name.endswith(("Detect", "Segment"))
+
+    for name in DEFINITIONS | WEIGHTS:
+        assert layers_of(name), name
 
     def build(text):
         tasks.DetectionModel(yaml.safe_load(text) | {"scale": "n"}, nc=2, verbose=False)

@@ -123,6 +123,32 @@ def test_a_plan_counts_the_epochs_of_a_warm_start_and_not_those_from_scratch(sha
     assert of_ten in made.report.decision.changes
 
 
+@pytest.mark.parametrize(
+    ("model", "freeze"),
+    [("yolov8n.yaml", "23"), ("yolov8n-p2.yaml", "29"), ("yolov3-tiny.yaml", str([*range(21)]))],
+)
+def test_a_training_that_freezes_every_layer_is_refused(shapes, model, freeze):
+    text = f'model = "{model}"\nhyperparameters = {{ freeze = %s }}\n'
+    with pytest.raises(PlanningError, match="freeze leaves none of the model's"):
+        plan(shapes, text % freeze)
+    assert plan(shapes, text % "3")
+
+
+def test_bfloat16_is_for_processors_that_compute_in_it(shapes):
+    options = plan(shapes, 'hyperparameters = { amp = "bf16" }\n').report.options
+    ruled_out = {option.offer.instance_type for option in options if "bfloat16" in option.reason}
+    assert {None, "g4dn.xlarge"} <= ruled_out
+    assert "g6.xlarge" not in ruled_out
+
+
+@pytest.mark.process
+def test_a_last_batch_that_cannot_be_normalised_is_refused(shapes):
+    count = plan(shapes).report.images["train"]
+    with pytest.raises(DatasetError, match="last batch has one image"):
+        plan(shapes, f"image-size = 32\nbatch = {count - 1}\n")
+    assert plan(shapes, f"image-size = 64\nbatch = {count - 1}\n")
+
+
 def test_code_of_ones_own_has_hyperparameters_of_its_own(shapes):
     (shapes / "mine.py").write_text(MAIN)
     assert plan(shapes, OWN + "hyperparameters = { lr = 0.1, mosaic = 7 }\n")
