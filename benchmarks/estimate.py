@@ -229,7 +229,7 @@ def _said(folder, began, wall):
         "events": [
             event.model_dump(mode="json", exclude_none=True)
             for event in events
-            if event.event in {"pace", "epoch"}
+            if event.event in {"pace", "epoch", "stage"}
         ],
     }
 

@@ -63,6 +63,8 @@ class Processor:
     """By which instructions it multiplies in 16 bits."""
     wide: bool = True
     """Whether it has AVX-512."""
+    slowness: float = 1.0
+    """How much longer it runs Python than the machine that the constants of start and end come from."""
 
 
 CONVOLUTION = {True: 2.4, False: 1.2}
@@ -74,12 +76,14 @@ REST_S, REST_POWER, REST_COPY_GB_S = 0.0118, 0.8, 38.0
 """Core-seconds of an image beside its convolutions at 2.2 GFLOPs, growing with that power, where so much is copied a second."""
 BFLOAT16 = {"none": (1.0, 1.0), "avx512": (0.5, 0.7), "amx": (0.57, 1.0)}
 """What 16 bits make of convolutions and of the rest: fitted on Zen 5 and on a Xeon of the fifth generation."""
+HEADS = (1.2, 2.0)
+"""What a second head (YOLOv10, YOLO26) makes of convolutions and of the rest."""
 UNMEASURED = 0.28
 """Core-seconds of one image's forward and backward pass, yolov8n at 640 px: two machines took 0.2 and 0.4."""
 TWO_THREADS, POWER = 1.6, 0.85
 """How much faster two threads are than one, and how the speed grows from there with their number."""
-OVERHEAD_S = 0.05
-"""A batch's calls, however small its work, of a YOLOv8 detector: 40 ms on Zen 5, 60 on the Xeon."""
+OVERHEAD_S = 0.04
+"""A batch's calls, however small its work, of a YOLOv8 detector on a Zen 5."""
 KEPT_PIXELS = 1e8
 """Of decoded images that a training keeps, about."""
 LEAST_SHARE = 0.25
@@ -94,7 +98,7 @@ TRIAL_S = 2.5
 
 def _core_seconds(work: Workload, processor: Processor | None) -> float:
     """Return what one core takes for one image's forward and backward pass."""
-    heads = 2.0 if work.dual_head else 1.0
+    convolving, heads = HEADS if work.dual_head else (1.0, 1.0)
     if processor is None:
         return UNMEASURED * math.pow(work.gflops / 8.9, 0.9) * heads
     convolutions, rest = BFLOAT16[processor.bfloat16]
@@ -102,12 +106,19 @@ def _core_seconds(work: Workload, processor: Processor | None) -> float:
         convolutions = rest = 1.0
     products = PASSES * work.gflops / (CONVOLUTION[processor.wide] * processor.product_gflops)
     others = REST_S * math.pow(work.gflops / 2.2, REST_POWER) * REST_COPY_GB_S / processor.copy_gb_s
-    return (convolutions * products + rest * others) * heads
+    return convolving * convolutions * products + heads * rest * others
 
 
-def end_seconds(work: Workload, cores: int) -> float:
+def end_seconds(work: Workload, cores: int, slowness: float = 1.0) -> float:
     """Return what the end of a training takes beside its final validation, on a machine that was not measured."""
-    known = ending(work.task, plots=work.plots, cores=cores, exports=work.exports, parameters=work.parameters)
+    known = ending(
+        work.task,
+        plots=work.plots,
+        cores=cores,
+        slowness=slowness,
+        exports=work.exports,
+        parameters=work.parameters,
+    )
     return known + reread(work.val_images, work.exports) * decode_seconds(work)
 
 
@@ -131,15 +142,16 @@ def estimate_cpu_prior(
     arithmetic = _core_seconds(work, processor)
     speed_up = 1.0 if threads == 1 else TWO_THREADS * (threads / 2) ** POWER
     compute = arithmetic / speed_up * (1.0 if full_speed else 1.16)
-    batch = compute * work.batch + OVERHEAD_S * work.host_work
+    slowness = processor.slowness if processor is not None else 1.0
+    batch = compute * work.batch + OVERHEAD_S * slowness * work.host_work
     trial = TRIAL_S if full_speed and work.batches * work.epochs >= TRIAL_MIN_STEPS else 0.0
     # Decoded images are kept for the later epochs, as far as `remote_job.speed.image_cache` has room.
     once = (
         decode_seconds(work) if full_speed and work.train_images * work.image_size**2 < KEPT_PIXELS else 0.0
     )
     rates = Rates(
-        start=START_S + trial + (work.train_images + work.val_images) / 2000,
-        first=LOOK_S + FIRST_STEP * batch + once * (work.train_images + work.val_images),
+        start=START_S * slowness + trial + (work.train_images + work.val_images) / 2000,
+        first=LOOK_S * slowness + FIRST_STEP * batch + once * (work.train_images + work.val_images),
         batch_mosaic=batch + work.batch * (load_seconds(work, mosaic=True) - once),
         batch_plain=batch + work.batch * (load_seconds(work, mosaic=False) - once),
         optimizer_step=(0.67 if work.heavy_optimizer else 0.034)
@@ -149,7 +161,7 @@ def estimate_cpu_prior(
         / speed_up,
         validation_image=0.3 * compute + load_seconds(work, mosaic=False) - once + 0.002,
         save=(SAVE_S + COPY_S) * work.parameters,
-        final=end_seconds(work, cores) + publishing(work.parameters),
+        final=end_seconds(work, cores, slowness) + slowness * publishing(work.parameters),
     )
     basis = "by the processor's speed" if processor is not None else "whose speed is not measured"
     of = "1 core" if cores == 1 else f"{cores} cores"

@@ -90,7 +90,7 @@ def estimate_gpu_prior(
         batch_plain=batch[False],
         optimizer_step=0.0,  # AdamW's share is already in the host's time per iteration, as fitted to the logs.
         validation_image=validation / gpu.count,
-        save=0.1 + SAVE_S * work.parameters,
+        save=0.15 + SAVE_S * work.parameters,
         final=FINAL_S + end_seconds(work, vcpus),
     )
     if work.heavy_optimizer:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from gpu_offload.orchestrator.estimate.cpu import Processor
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.machine import cores, instruction_sets, processor
+from gpu_offload.remote_job.pace import interpreter
 from gpu_offload.remote_job.pace.idle import Idle, idle
 from gpu_offload.remote_job.wire import Wire
 
@@ -29,6 +30,8 @@ class ProcessorSpeed(Wire):
 
     product_gflops: float
     copy_gb_s: float
+    slowness: float
+    """Of Python."""
 
 
 @functools.cache
@@ -45,6 +48,7 @@ def this_processor() -> Processor:
         copy_gb_s=found.copy_gb_s,
         bfloat16="amx" if "amx_bf16" in sets else "avx512" if "avx512_bf16" in sets else "none",
         wide="avx512" in sets,
+        slowness=found.slowness,
     )
 
 
@@ -67,6 +71,7 @@ def measure() -> ProcessorSpeed:
     return ProcessorSpeed(
         product_gflops=round(2 * PRODUCTS * PRODUCT_SIZE**3 * product / 1e9, 1),
         copy_gb_s=round(2 * COPY_BYTES * copied / 1e9, 1),
+        slowness=round(interpreter.slowness(), 2),
     )
 
 

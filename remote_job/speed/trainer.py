@@ -31,13 +31,11 @@ class FastTrainer:
         speed: The plan; after the training, what was really on.
         capacity: What this process may use of the machine.
         trial_seconds: What the trial took; 0 where none was made.
-        kernel_seconds: What it took to compile or load the kernel.
     """
 
     speed: speeds.SpeedPlan
     capacity: Capacity
     trial_seconds = 0.0
-    kernel_seconds = 0.0
     _while_training: contextlib.ExitStack | None = None
     """What is put back after the loop; None outside of it, where nothing is trained."""
 
@@ -74,7 +72,6 @@ class FastTrainer:
     def _do_train(self) -> None:
         with contextlib.ExitStack() as stack:
             if self.speed.on("fused_norm"):
-                begun = time.perf_counter()
                 try:
                     built = kernel.build(
                         self.capacity.compiler or "cc",
@@ -86,7 +83,6 @@ class FastTrainer:
                     self.speed = self.speed.turn("fused_norm", on=False, reason=str(error))
                 else:
                     stack.enter_context(fused(built))
-                self.kernel_seconds = time.perf_counter() - begun
             self._while_training = stack
             super()._do_train()  # type: ignore[misc]
 

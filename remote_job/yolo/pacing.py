@@ -7,6 +7,7 @@ from typing import Any
 from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.pace.ending import COPY_S, ending
 from gpu_offload.remote_job.pace.idle import idle
+from gpu_offload.remote_job.pace.interpreter import slowness
 from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.pace.pace import Pace
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter
@@ -30,13 +31,12 @@ class Pacing:
         """Note how long it took to get ready."""
         self.meter.ready = process_age() - trainer.bench.waited
         task, plots = trainer.bench.spec.task, bool(trainer.args.plots)
-        once = trainer.trial_seconds + trainer.kernel_seconds + trainer.clock.scan
         self.meter.final = round(
             ending(
                 task,
                 plots=plots,
                 cores=trainer.capacity.cores,
-                ready=max(0.0, self.meter.ready - once),
+                slowness=slowness(),
                 exports=len(trainer.bench.spec.exports),
                 parameters=_parameters(trainer),
             ),

@@ -13,8 +13,6 @@ class Trainer(Protocol):
 
     bench: Bench
     speed: SpeedPlan
-    trial_seconds: float
-    kernel_seconds: float
     clock: Any
     capacity: Capacity
     model: Any

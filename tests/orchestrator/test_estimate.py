@@ -12,6 +12,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.calibration import calibration_key
 from gpu_offload.orchestrator.estimate.cpu import LOOK_S, Processor, estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.processor import CoreReading, measure
+from gpu_offload.remote_job.pace import interpreter
 from gpu_offload.remote_job.pace.idle import Idle
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -185,7 +186,8 @@ def test_the_cpu_prior_by_a_processor_s_speed_meets_the_steps_that_were_measured
 def test_a_faster_processor_never_takes_longer(product, copied, kind, cores, size):
     training, slow = work(image_size=32 * size), Processor(product, copied, kind)
     least = estimate_cpu_prior(training, cores, processor=slow).point
-    assert estimate_cpu_prior(training, cores, processor=replace(slow, wide=False)).point >= least
+    for slower in (replace(slow, wide=False), replace(slow, slowness=2.0)):
+        assert estimate_cpu_prior(training, cores, processor=slower).point >= least
     for faster in (Processor(2 * product, copied, kind), Processor(product, 2 * copied, kind)):
         assert estimate_cpu_prior(training, cores, processor=faster).point <= least
     assert estimate_cpu_prior(training, cores + 1, processor=slow).point <= least
@@ -228,3 +230,4 @@ def test_a_processor_is_measured_in_a_second_and_plausibly():
     found = measure()
     assert 0.5 < found.product_gflops < 5000
     assert 0.1 < found.copy_gb_s < 5000
+    assert interpreter.LEAST <= found.slowness <= interpreter.MOST

@@ -67,13 +67,6 @@ def test_a_batch_that_memory_halved_makes_twice_as_many_steps():
     assert halved == pytest.approx(2 * whole)
 
 
-def test_a_trial_or_a_compiler_at_the_start_does_not_make_every_checkpoint_slow():
-    at = ForecastPosition(0, 4, 20.0)
-    usual = forecast(work(), pace(save=None, ready=4.0), at).interval
-    slow_start = forecast(work(), pace(save=None, ready=14.0), at).interval
-    assert slow_start == usual
-
-
 class Machine:
     """A machine with as many cores as the training has threads, and a neighbour that takes some of their time."""
 
