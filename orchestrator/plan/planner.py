@@ -41,7 +41,7 @@ from gpu_offload.remote_job.spec import TrainingSpec
 
 @dataclass
 class Planning:
-    """Plans the training that the settings describe. `offers` asks EC2 for its own; None: the built-in table."""
+    """Plans the training that the settings describe. `offers` asks for today's; None: the built-in table."""
 
     settings: Settings
     store: ObjectStore
@@ -142,10 +142,11 @@ class Planning:
                 *missing_extra(inputs),
             ),
         )
-        # Whether an instance may, and can, take over from this CPU where that turns out too slow.
+        # Whether an instance may, and can, take over from this CPU where that turns out too slow. EC2's own offers name zones,
+        # and show access to an account; those of price pages do not.
         rescues = (
             self.settings.limits.on_overrun == "escalate"
-            and (offers is not None or self.launched_later)
+            and (any(offer.zone for offer in offers or ()) or self.launched_later)
             and may_rent(self.settings, inputs)
         )
         is_free = on == "auto" or begins_here

@@ -1,6 +1,7 @@
 """A training that begins on a runner whose role may not rent: a later job goes on with it on an instance."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from clone_case import own_training
@@ -11,6 +12,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.lifecycle import train
 from gpu_offload.orchestrator.lifecycle.opening import Opening
 from gpu_offload.orchestrator.lifecycle.train import Training
+from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planner import Planning
 from gpu_offload.orchestrator.run.journal import Journal
@@ -31,7 +33,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def planned(project, on, *, launched_later=True, **settings):
+def planned(project, on, *, launched_later=True, offers=None, **settings):
     overrides = [f"{name.replace('__', '.').replace('_', '-')}={value}" for name, value in settings.items()]
     loaded = load_settings(project, overrides=overrides, environment={})
     planning = Planning(
@@ -39,6 +41,7 @@ def planned(project, on, *, launched_later=True, **settings):
         open_store(f"file:{project / 'store'}"),
         Workspace.of(project),
         Console(io.StringIO()),
+        lambda: offers,
         launched_later=launched_later,
     )
     return planning.plan(on=on, calibrate=False)
@@ -80,6 +83,13 @@ def test_a_plan_says_whether_the_training_can_move(project):
     assert not planned(project, "auto", limits__on_overrun="stop").can_move
     assert not planned(project, "auto", launched_later=False).can_move
     assert not planned(project, "cpu", launched_later=False).can_move
+
+
+@pytest.mark.parametrize("zone", ["us-east-1a", None])
+def test_a_training_here_can_move_only_where_ec2_itself_gave_the_offers(project, zone):
+    """AWS's price pages say nothing about an account; their offers have no zone."""
+    offers = [replace(offer, zone=zone) for offer in TABLE]
+    assert planned(project, "auto", launched_later=False, offers=offers).can_move == bool(zone)
 
 
 def test_what_carries_out_such_a_plan_is_not_forced_to_stay(project):
