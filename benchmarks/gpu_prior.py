@@ -1,24 +1,20 @@
-"""Fits the GPU prior to the speeds in `tests/gpu_anchors.py`, with each GPU left out in turn.
+"""Fits the GPU prior to the speeds in `gpu_anchors`, with each GPU left out in turn.
 
     python benchmarks/gpu_prior.py [--ridge 0.2]
 
 Prints the parameters for `orchestrator/estimate/gpu.py`, and the errors on speeds of GPUs that the fit did not see. The
-ridge draws towards round values, because seven GPUs do not determine seven parameters. Takes half a minute; needs scipy.
+ridge draws towards round values, because eight GPUs do not determine seven parameters. Takes half a minute; needs scipy.
 """
 
 import argparse
 import math
 import statistics
-import sys
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
 
 from gpu_offload.orchestrator.estimate.architecture import host_work
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from gpu_anchors import ANCHORS, FAST
+from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS, FAST
 
 NAMES = ("iteration", "image", "power", "peak power", "bandwidth power", "fast host", "augmentation")
 CENTRE = np.log([0.07, 0.013, 0.75, 0.35, 0.6, 0.6, 0.0098])

@@ -10,7 +10,7 @@ Three kinds of cells, each a training by this project's own trainer, built from 
 `epoch`   whole epochs with the loader, two with mosaic and two without: seconds of training, validation, checkpoint.
 
 A record is a line of the file; a cell with a record is not run again. `--report` prints the tables, beside what
-`orchestrator.estimate` says of the same cells, from the records alone. To add speeds to `tests/gpu_anchors.py`, see docs/estimate.md.
+`orchestrator.estimate` says of the same cells, from the records alone. To add speeds to `gpu_anchors`, see docs/estimate.md.
 """
 
 import argparse

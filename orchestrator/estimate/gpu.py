@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.cpu import end_seconds
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
+from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu
 from gpu_offload.remote_job.pace.ending import SAVE_S
@@ -96,7 +97,9 @@ def estimate_gpu_prior(
     if work.heavy_optimizer:
         rates = replace(rates, optimizer_step=MUON_S * gpu.host)
     extra = (overheads or Overheads()).seconds(work) if rented else None
-    notes = [f"a prior for {gpu.name}, fitted on {FITTED_ON}, not measured here"]
+    notes = [
+        f"a prior for {gpu.name}, fitted on {len(ANCHORS)} speeds of {len(GPUS_KNOWN)} GPUs, not measured here"
+    ]
     if gpu.count > 1:
         one = _overlap(
             iteration + work.batch * compute, work.batch * load_seconds(work, mosaic=True) / _workers(vcpus)
@@ -112,7 +115,7 @@ def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:
 
     t = [(h w a / B + k (s/640)^2 (F/30)^b / I)^6 + (c_load / (vCPU eta))^6]^(1/6): an iteration costs the host a, times
     its slowness h and the model's work w; an image costs k at 30 GFLOPs on a T4, and the GPU's speed is I = (peak /
-    T4's)^p (bandwidth / T4's)^q. Fitted to `tests/gpu_anchors.py` by `benchmarks/gpu_prior.py`, which prints the errors with
+    T4's)^p (bandwidth / T4's)^q. Fitted to `gpu_anchors` by `benchmarks/gpu_prior.py`, which prints the errors with
     each GPU left out. `vcpus` is 0 where nothing is loaded, because one batch is trained again and again.
     """
     compute = gpu.host * ITERATION_S * work.host_work / work.batch + _compute_seconds(work, gpu)
@@ -138,8 +141,7 @@ FINAL_S = 3.5
 MUON_S = 0.1
 """A step of MuSGD, on the host of a T4; 32 to 44 ms on an H200's."""
 
-FITTED_ON = "41 speeds of 7 GPUs"
-"""Those of `tests/gpu_anchors.py`."""
+GPUS_KNOWN = frozenset(anchor.gpu for anchor in ANCHORS)
 
 
 def _workers(vcpus: int) -> float:
