@@ -5,8 +5,8 @@ README states it; the notebooks are of Kaggle and Colab, whose hosts have two vi
 half precision without sparsity, in 10^12 operations a second; bandwidth in 10^9 bytes a second.
 
 A measured one is a step of one batch trained again and again, so that nothing waits for a loader, with the optimizer's part as
-often as it comes: `python benchmarks/gpu_speed.py`, 2026-11-26, one H200 with 8 cores of a Xeon of the fifth generation,
-torch 2.11, Ultralytics 8.4.190, generated pictures.
+often as it comes: `python benchmarks/gpu_speed.py`, 2026-11-26, one H200 and one H100, each with 8 cores of a Xeon of the fifth
+generation, torch 2.11, Ultralytics 8.4.190, generated pictures.
 """
 
 from dataclasses import dataclass
@@ -87,4 +87,27 @@ ANCHORS = (
     Anchor("H200", 989, 4800, 0, "yolo26s", True, 23.1, 960, 4, 4, 0.0839, "measured"),
     Anchor("H200", 989, 4800, 0, "yolo26m", True, 75.6, 640, 16, 16, 0.0968, "measured"),
     Anchor("H200", 989, 4800, 0, "yolo26x", True, 210.1, 640, 16, 16, 0.1176, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8n", False, 8.9, 640, 16, 16, 0.0503, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8m", False, 79.3, 640, 16, 16, 0.0639, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8x", False, 258.5, 640, 16, 16, 0.0821, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo26n", True, 6.2, 640, 16, 16, 0.0878, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8n", False, 8.9, 640, 64, 64, 0.0588, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8n", False, 8.9, 640, 128, 128, 0.0708, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8n", False, 8.9, 640, 4, 4, 0.0479, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8n", False, 8.9, 320, 64, 64, 0.0441, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8n", False, 8.9, 1280, 8, 8, 0.0387, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8s", False, 28.8, 640, 16, 16, 0.0501, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8s", False, 28.8, 640, 64, 64, 0.0652, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8m", False, 79.3, 640, 64, 64, 0.1132, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8m", False, 79.3, 1024, 8, 8, 0.0497, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8l", False, 165.7, 640, 16, 16, 0.0635, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolov8x", False, 258.5, 640, 32, 32, 0.1238, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo11n", False, 6.7, 640, 16, 16, 0.0657, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo11s", False, 21.8, 1280, 4, 4, 0.0638, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo11m", False, 68.6, 640, 16, 16, 0.0856, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo11x", False, 196.3, 640, 8, 8, 0.1035, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo26n", True, 6.2, 640, 32, 32, 0.1056, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo26s", True, 23.1, 960, 4, 4, 0.1003, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo26m", True, 75.6, 640, 16, 16, 0.1121, "measured"),
+    Anchor("H100", 989, 3350, 0, "yolo26x", True, 210.1, 640, 16, 16, 0.1178, "measured"),
 )

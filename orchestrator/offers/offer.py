@@ -78,7 +78,7 @@ class Offer:
         return " ".join(str(x) for x in (self.instance_type, self.market, self.zone or self.region) if x)
 
 
-FAST_HOST = 0.43
+FAST_HOST = 0.44
 """`Gpu.host` of workstations and of servers of 2023 and later, as `benchmarks/gpu_prior.py` fits it."""
 
 GPUS: dict[str, Gpu] = {
