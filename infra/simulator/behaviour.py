@@ -8,6 +8,9 @@ from fnmatch import fnmatchcase
 
 from gpu_offload.infra.account.site import Site
 
+STANDARD_QUOTA = 64
+"""vCPU of types without GPUs, on demand or spot."""
+
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
@@ -30,8 +33,6 @@ class Behaviour:
     """Number of calls that do not see a new instance yet, besides `lag_seconds`."""
     vanish_seconds: float = 60.0
     """For how long a terminated instance is still described; within the hour on AWS."""
-    token_seconds: float = 3600.0
-    """For how long a ClientToken is remembered after its instance was launched."""
     capacity: Mapping[str, int] = field(default_factory=dict)
     """Machines free for us, by pattern `zone:type` (`us-east-1a:g4dn.*`); the first match counts; no match: plenty."""
     spot_series: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -43,8 +44,6 @@ class Behaviour:
     """vCPU of "All G and VT Spot Instance Requests" (0 on a new account; 4 suffice for a g4dn.xlarge)."""
     quota_on_demand_gpu: int = 64
     """vCPU of "Running On-Demand G and VT instances"."""
-    quota_spot_standard: int = 64
-    quota_on_demand_standard: int = 64
     profile_lag_seconds: float = 2.0
     """For how long EC2 does not know an instance profile that was just made."""
     profile_lag_calls: int = 0
@@ -52,19 +51,13 @@ class Behaviour:
     launch_failure: str = ""
     """A state reason such as `Client.InternalError`: instances go from `pending` to `terminated` because of it, as with a
     key for their disks that may not be used."""
-    price_step_seconds: float = 4 * 3600.0
-    """Seconds between two spot prices."""
     reclaim_notice_seconds: float = 120.0
     """The notice that AWS gives before it takes a spot instance."""
     stack: Site | None = None
     """The stack of `offload bootstrap` that the account has: its roles and its instances can only do what its
     policies allow, resources and conditions included. Without one every caller but an instance can do everything."""
-    credential_seconds: float = 6 * 3600.0
-    """For how long the instance role's credentials are good."""
     baked: bool = True
     """Whether the image has our software: the marker `/opt/gpu-offload/baked` and a Python that imports it."""
-    baked_as: Mapping[str, str] = field(default_factory=dict)
-    """Content of the marker in place of this code's own version, lock and interpreter."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """More variables for everything that runs on an instance (a warm cache, for example)."""
     grace_seconds: float = 0.2
@@ -72,7 +65,8 @@ class Behaviour:
 
     def quota(self, market: str, family: str) -> int:
         """Return the vCPU quota of a market (`spot`, `on-demand`) and family (`gpu`, `standard`)."""
-        return int(getattr(self, f"quota_{market.replace('-', '_')}_{family}"))
+        gpus = self.quota_spot_gpu if market == "spot" else self.quota_on_demand_gpu
+        return gpus if family == "gpu" else STANDARD_QUOTA
 
     def free(self, zone: str, instance_type: str) -> int | None:
         """Return the free machines of a type in a zone; None for plenty."""

@@ -25,11 +25,8 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
         name: values_of(form, f"Filter.{number}.Value")
         for number, name in enumerate(values_of(form, "Filter", "Name"), start=1)
     }
-    types = set(values_of(form, "InstanceType") or filters.get("instance-type", []))
-    zones = set(filters.get("availability-zone", []))
-    if zone := form.get("AvailabilityZone"):
-        zones.add(zone)
-    products = values_of(form, "ProductDescription") or filters.get("product-description", [])
+    types, zones = values_of(form, "InstanceType"), filters.get("availability-zone")
+    products = values_of(form, "ProductDescription")
     # EC2 knows no prices of the future.
     end = min(_time(form.get("EndTime"), now), now)
     start = min(_time(form.get("StartTime"), now - 86400), end)
@@ -60,37 +57,17 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
 
 
 def quotas(call: Call, behaviour: Behaviour) -> Reply:
-    """Service Quotas: EC2's four vCPU quotas of GPU and standard types."""
-    known = [
-        {
-            "ServiceCode": "ec2",
-            "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-            "QuotaCode": code,
-            "QuotaName": name,
-            "QuotaArn": f"arn:aws:servicequotas:{call.region}:000000000000:ec2/{code}",
-            "Value": float(behaviour.quota(market, family)),
-            "Unit": "None",
-            "Adjustable": True,
-            "GlobalQuota": False,
-        }
-        for code, (name, market, family) in QUOTAS.items()
-    ]
-    if call.parameters.get("ServiceCode") != "ec2":
+    """Service Quotas: EC2's vCPU quotas of GPU types."""
+    market = QUOTAS.get(call.parameters.get("QuotaCode", ""))
+    if market is None:
         return error_reply(
-            call, "NoSuchResourceException", "the simulated cloud knows only the quotas of ec2"
+            call, "NoSuchResourceException", "the simulated cloud knows only the quotas of GPUs"
         )
-    if call.operation in {"ListServiceQuotas", "ListAWSDefaultServiceQuotas"}:
-        return json_reply({"Quotas": known})
-    found = [quota for quota in known if quota["QuotaCode"] == call.parameters.get("QuotaCode")]
-    if call.operation in {"GetServiceQuota", "GetAWSDefaultServiceQuota"} and found:
-        return json_reply({"Quota": found[0]})
-    return error_reply(call, "NoSuchResourceException", f"no such quota: {call.parameters.get('QuotaCode')}")
+    return json_reply({"Quota": {"Value": float(behaviour.quota(market, "gpu"))}})
 
 
 def products(call: Call, vcpus: Vcpus) -> Reply:
     """GetProducts of the Pricing API: on-demand prices of Linux machines, the same in every region."""
-    if call.operation != "GetProducts":
-        return json_reply({"Services": [{"ServiceCode": "AmazonEC2", "AttributeNames": ["instanceType"]}]})
     asked = {str(item.get("Field")): str(item.get("Value")) for item in call.parameters.get("Filters") or []}
     region = asked.get("regionCode", call.region)
     types = [asked["instanceType"]] if "instanceType" in asked else sorted(ON_DEMAND)

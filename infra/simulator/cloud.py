@@ -181,7 +181,7 @@ class SimulatedCloud:
             self.behaviour,
             timers,
             self.identities,
-            SimulatedMarket(self.behaviour.seed, self.behaviour.price_step_seconds, vcpus),
+            SimulatedMarket(self.behaviour.seed, vcpus),
             now=self.now,
             say=log.say,
             build=self._place.build,
@@ -238,6 +238,6 @@ class SimulatedCloud:
         return {
             "endpoint": self._endpoint,
             "ssh_port": self.ssh_port,
-            "baked": (self.behaviour.baked_as or baked_software()) if self.behaviour.baked else {},
+            "baked": baked_software() if self.behaviour.baked else {},
             "environment": self.behaviour.environment,
         }

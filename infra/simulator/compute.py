@@ -45,8 +45,7 @@ class Compute:
     metadata: MetadataKeeper = field(init=False)
 
     def __post_init__(self) -> None:
-        seconds = self.behaviour.credential_seconds
-        self.metadata = MetadataKeeper(self.account, seconds, self.identities)
+        self.metadata = MetadataKeeper(self.account, self.identities)
 
     def rent(self, region: str, call: Call, instance: Any, user_data: bytes) -> None:
         """Give a new instance its address, its host and its future."""
@@ -179,15 +178,6 @@ class Compute:
             return
         self.timers.after(0.0, lambda: self._switch_on(one))
         self.timers.after(self.behaviour.boot_seconds, lambda: self._now_running(one))
-
-    def reboot(self, one: Rented) -> None:
-        """Take the power for a moment."""
-
-        def power_cycle() -> None:
-            one.host.kill()
-            self._switch_on(one)
-
-        self.timers.after(0.0, power_cycle)
 
     def _now_running(self, one: Rented) -> None:
         with self.lock:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_offload.infra.simulator.guest_paths import PathMap
-from gpu_offload.infra.simulator.user_data import Boot, UserData, read_user_data
+from gpu_offload.infra.simulator.user_data import Boot, read_user_data
 from gpu_offload.infra.ssh.key import HostKey
 
 SSHD_CONFIG = """
@@ -51,18 +51,17 @@ def boot(folder: Path, config: dict[str, Any], say: Callable[[str], None]) -> No
         marker = paths.path("/opt/gpu-offload/baked")
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text("".join(f"{name}={value}\n" for name, value in config["baked"].items()))
-    data = UserData()
+    data: dict[str, Any] = {}
     try:
         data = read_user_data((folder / "user-data").read_bytes())
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         say(f"cloud-init: the user data is not understood: {error}")
     again = (folder / "booted").exists()
     plan = Boot(paths, ssh, environment, say)
     if again:
         # cloud-init's once-per-instance modules are done; `bootcmd` runs on every boot.
-        data.config = {"bootcmd": data.config.get("bootcmd") or []}
-        data.scripts = []
         plan.early_commands(data)
+        data = {}
     else:
         plan.early(data)
         (folder / "booted").touch()

@@ -8,6 +8,9 @@ from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 
+REMEMBERED_S = 3600.0
+"""For how long a ClientToken is remembered after its instance was launched."""
+
 
 @dataclass(slots=True)
 class _Launch:
@@ -21,15 +24,14 @@ class _Launch:
 class LaunchTokens:
     """Launches by region and token, remembered for a while. `now` is the cloud's time."""
 
-    def __init__(self, now: Callable[[], float], seconds: float) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._seconds = seconds
         self._launches: dict[tuple[str, str], _Launch] = {}
 
     def known(self, region: str, form: dict[str, Any]) -> Any:
         """Return the reservation of an equal launch, None for a new one. Raises EC2ClientError for an unequal one."""
         known = self._launches.get((region, form.get("ClientToken", "")))
-        if known is None or self._now() - known.at >= self._seconds:
+        if known is None or self._now() - known.at >= REMEMBERED_S:
             return None
         if known.fingerprint != _fingerprint(form):
             raise EC2ClientError(
@@ -46,7 +48,7 @@ class LaunchTokens:
     def forget_old(self) -> None:
         """Forget launches whose time is over."""
         now = self._now()
-        self._launches = {key: one for key, one in self._launches.items() if now - one.at < self._seconds}
+        self._launches = {key: one for key, one in self._launches.items() if now - one.at < REMEMBERED_S}
 
 
 def _fingerprint(form: dict[str, Any]) -> str:

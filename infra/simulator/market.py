@@ -33,6 +33,9 @@ ON_DEMAND = {
 SPOT = {(name, region): usd for name, kind in GPU_TYPES.items() for region, usd in kind.spot.items()}
 """USD/h around which the spot price of a region moves; elsewhere it is `SPOT_SHARE` of the on-demand price."""
 
+STEP_S = 4 * 3600.0
+"""Seconds between two spot prices."""
+
 SPOT_SHARE = 0.4
 USD_PER_VCPU = 0.05
 """For instance types that `ON_DEMAND` does not list."""
@@ -57,21 +60,19 @@ class MarketPrice:
     price: float
 
 
-def spot_price(
-    instance_type: str, zone: str, at: float, *, seed: int, step: float, vcpus: int = 4
-) -> MarketPrice:
+def spot_price(instance_type: str, zone: str, at: float, *, seed: int, vcpus: int = 4) -> MarketPrice:
     """The spot price in force at `at` and since when.
 
     A level per region, a factor per zone (0.85 to 1.15), a slow wave over five days (12 %) and a step every
-    `step` seconds (6 %), shifted per zone so that zones do not move together; never above on demand.
+    STEP_S (6 %), shifted per zone so that zones do not move together; never above on demand.
     """
     region = zone[:-1]
     ceiling = on_demand_price(instance_type, vcpus)
     level = SPOT.get((instance_type, region), SPOT_SHARE * ceiling)
     key = (seed, zone, instance_type)
-    shift = step * _unit(*key, "shift")
-    index = math.floor((at - shift) / step)
-    start = index * step + shift
+    shift = STEP_S * _unit(*key, "shift")
+    index = math.floor((at - shift) / STEP_S)
+    start = index * STEP_S + shift
     wave = 0.12 * math.sin(2 * math.pi * (start / (5 * 86400) + _unit(*key, "phase")))
     noise = 0.06 * (2 * _unit(*key, "step", index) - 1)
     zone_factor = 0.85 + 0.3 * _unit(*key, "zone")
@@ -103,15 +104,13 @@ class SimulatedMarket:
     """The spot prices of one cloud: `spot_price`, changed by injected rises; never above on demand."""
 
     seed: int
-    step: float
-    """Seconds between two prices."""
     vcpus: Callable[[str], int]
     rises: list[Rise] = field(default_factory=list)
 
     def price(self, instance_type: str, zone: str, at: float) -> MarketPrice:
         """Return the price in force at `at` (Unix, seconds) and since when."""
         vcpus = self.vcpus(instance_type)
-        base = spot_price(instance_type, zone, at, seed=self.seed, step=self.step, vcpus=vcpus)
+        base = spot_price(instance_type, zone, at, seed=self.seed, vcpus=vcpus)
         # A rise changes the price when it begins and when it ends: the later change counts.
         start, usd = base.time, base.price
         for rise in tuple(self.rises):
@@ -131,17 +130,8 @@ class SimulatedMarket:
             at = price.time - 0.001  # just before this price came into force
 
 
-QUOTAS = {
-    "L-3819A6DF": ("All G and VT Spot Instance Requests", "spot", "gpu"),
-    "L-DB2E81BA": ("Running On-Demand G and VT instances", "on-demand", "gpu"),
-    "L-34B43A08": ("All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests", "spot", "standard"),
-    "L-1216C47A": (
-        "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
-        "on-demand",
-        "standard",
-    ),
-}
-"""Quota codes of EC2 that count vCPU: name, market, family."""
+QUOTAS = {"L-3819A6DF": "spot", "L-DB2E81BA": "on-demand"}
+"""Markets by the code of EC2's quota of vCPU of G and VT instances."""
 
 
 def family(instance_type: str) -> str:

@@ -130,8 +130,8 @@ def test_the_on_demand_quota_has_its_own_error():
     with SimulatedCloud(Behaviour(quota_on_demand_gpu=0)) as cloud:
         with refused("VcpuLimitExceeded"):
             launch(cloud, InstanceMarketOptions={})
-        quotas = cloud.client("service-quotas").list_service_quotas(ServiceCode="ec2")["Quotas"]
-        assert {q["QuotaCode"]: q["Value"] for q in quotas}["L-DB2E81BA"] == 0
+        quota = cloud.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode="L-DB2E81BA")
+        assert quota["Quota"]["Value"] == 0
 
 
 def test_a_highest_price_below_the_market_is_refused(cloud):
@@ -353,7 +353,8 @@ def test_spot_prices_move_with_the_clouds_time(cloud):
     ec2 = cloud.client("ec2")
 
     def price():
-        rows = ec2.describe_spot_price_history(InstanceTypes=["g4dn.xlarge"], AvailabilityZone="us-east-1a")
+        zone = [{"Name": "availability-zone", "Values": ["us-east-1a"]}]
+        rows = ec2.describe_spot_price_history(InstanceTypes=["g4dn.xlarge"], Filters=zone)
         return rows["SpotPriceHistory"][0]["SpotPrice"]
 
     before = price()

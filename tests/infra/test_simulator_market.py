@@ -9,6 +9,7 @@ from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.market import (
     ON_DEMAND,
     SPOT,
+    STEP_S,
     Rise,
     SimulatedMarket,
     family,
@@ -16,7 +17,6 @@ from gpu_offload.infra.simulator.market import (
     spot_price,
 )
 
-STEP = 4 * 3600.0
 MOMENT = 1.79e9
 KINDS = st.sampled_from(sorted(ON_DEMAND))
 ZONES = st.sampled_from(["us-east-1a", "us-east-1f", "us-east-2b", "eu-central-1c"])
@@ -25,22 +25,22 @@ TIMES = st.floats(1.6e9, 2.0e9)
 
 @given(KINDS, ZONES, TIMES, st.integers(0, 5))
 def test_a_spot_price_is_positive_and_never_above_on_demand(kind, zone, at, seed):
-    price = spot_price(kind, zone, at, seed=seed, step=STEP)
+    price = spot_price(kind, zone, at, seed=seed)
     assert 0 < price.price <= on_demand_price(kind)
-    assert price.time <= at < price.time + STEP + 1
+    assert price.time <= at < price.time + STEP_S + 1
 
 
 @given(KINDS, ZONES, TIMES, st.integers(0, 5))
 def test_the_same_seed_and_time_give_the_same_price(kind, zone, at, seed):
-    first = spot_price(kind, zone, at, seed=seed, step=STEP)
-    assert spot_price(kind, zone, at, seed=seed, step=STEP) == first
-    assert spot_price(kind, zone, first.time + 1, seed=seed, step=STEP) == first
+    first = spot_price(kind, zone, at, seed=seed)
+    assert spot_price(kind, zone, at, seed=seed) == first
+    assert spot_price(kind, zone, first.time + 1, seed=seed) == first
 
 
 def test_prices_stay_near_the_level_of_their_region():
     for (kind, region), level in SPOT.items():
         prices = [
-            spot_price(kind, f"{region}{z}", MOMENT + d * 86400, seed=0, step=STEP).price
+            spot_price(kind, f"{region}{z}", MOMENT + d * 86400, seed=0).price
             for z in "abc"
             for d in range(30)
         ]
@@ -49,18 +49,15 @@ def test_prices_stay_near_the_level_of_their_region():
 
 
 def test_prices_differ_between_zones_and_move_over_time():
-    now = {spot_price("g4dn.xlarge", f"us-east-1{z}", MOMENT, seed=0, step=STEP).price for z in "abcdf"}
-    days = {
-        spot_price("g4dn.xlarge", "us-east-1a", MOMENT + d * 86400, seed=0, step=STEP).price
-        for d in range(10)
-    }
+    now = {spot_price("g4dn.xlarge", f"us-east-1{z}", MOMENT, seed=0).price for z in "abcdf"}
+    days = {spot_price("g4dn.xlarge", "us-east-1a", MOMENT + d * 86400, seed=0).price for d in range(10)}
     assert len(now) >= 4
     assert len(days) >= 8
 
 
 def test_another_seed_gives_another_market():
-    assert spot_price("g5.xlarge", "us-east-1a", MOMENT, seed=1, step=STEP) != spot_price(
-        "g5.xlarge", "us-east-1a", MOMENT, seed=2, step=STEP
+    assert spot_price("g5.xlarge", "us-east-1a", MOMENT, seed=1) != spot_price(
+        "g5.xlarge", "us-east-1a", MOMENT, seed=2
     )
 
 
@@ -76,7 +73,7 @@ RISES = st.lists(
 
 @given(TIMES, st.floats(0, 3 * 86400), RISES)
 def test_history_goes_back_from_the_end_to_the_price_in_force_at_the_start(start, length, rises):
-    market = SimulatedMarket(0, STEP, lambda _: 4)
+    market = SimulatedMarket(0, lambda _: 4)
     market.rises += [Rise(factor, start + at, start + at + lasts, zone) for factor, at, lasts, zone in rises]
     history = list(market.history("g4dn.xlarge", "us-east-1a", start, start + length))
     assert history[-1].time <= start
@@ -87,7 +84,7 @@ def test_history_goes_back_from_the_end_to_the_price_in_force_at_the_start(start
 
 
 def test_a_rise_multiplies_the_prices_of_its_zone_for_its_time():
-    market = SimulatedMarket(0, STEP, lambda _: 4, [Rise(1.5, MOMENT, MOMENT + 60, zone="us-east-1a")])
+    market = SimulatedMarket(0, lambda _: 4, [Rise(1.5, MOMENT, MOMENT + 60, zone="us-east-1a")])
 
     def price(zone, at):
         return market.price("g4dn.xlarge", zone, at)
