@@ -9,21 +9,17 @@ from gpu_offload.dataset.finding import some
 from gpu_offload.dataset.git import NotARepositoryError, git
 from gpu_offload.dataset.layout import is_image
 from gpu_offload.dataset.walk import hidden
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 
 _MAX_LINKS: Final = 40
 
 
-class UnknownRevisionError(OffloadError):
+class UnknownRevisionError(UsageError):
     """The commit to compare with is not there; the text says how to get it."""
 
-    exit_code = EXIT_USAGE
 
-
-class UndecidableError(OffloadError):
+class UndecidableError(UsageError):
     """Git does not hold the dataset, so it cannot say whether it changed."""
-
-    exit_code = EXIT_USAGE
 
 
 def changed_since(repository_path: Path, revision: str) -> bool:

@@ -3,14 +3,12 @@
 import subprocess
 from pathlib import Path
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 from gpu_offload.errors.git import careful
 
 
-class NotARepositoryError(OffloadError):
+class NotARepositoryError(UsageError):
     """The dataset is not in a git repository, or git cannot read it."""
-
-    exit_code = EXIT_USAGE
 
 
 def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -21,3 +21,15 @@ class OffloadError(Exception):
         """Return the error as `--json` prints it: without `remedy` where the message says what to do."""
         facts = {"type": type(self).__name__, "message": str(self)}
         return facts | ({"remedy": self.remedy} if self.remedy else {})
+
+
+class UsageError(OffloadError):
+    """What was asked for, or its settings, cannot be; nothing was begun."""
+
+    exit_code = EXIT_USAGE
+
+
+class ResumableError(OffloadError):
+    """It was interrupted, and the same command carries on."""
+
+    exit_code = EXIT_RESUMABLE

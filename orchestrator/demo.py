@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import OffloadError, UsageError
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
@@ -24,12 +24,6 @@ WORTH_SHOWING = 0.5
 
 class DemoError(OffloadError):
     """The demo did not show what it promises."""
-
-
-class DemoFolderError(DemoError):
-    """The folder holds something other than a demo, which the demo would replace or train."""
-
-    exit_code = EXIT_USAGE
 
 
 MARK = "# The project of a demo: "
@@ -60,7 +54,7 @@ def configuration_text(comment: str, *, epochs: int, image_size: int) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder with something other than an earlier demo in it. Raises DemoFolderError."""
+    """Refuse a folder with something other than an earlier demo in it. Raises UsageError."""
     file = folder / FILE_NAME
     if file.is_file():
         is_demo = file.read_bytes().startswith(MARK.encode())
@@ -69,7 +63,7 @@ def check_folder(folder: Path) -> None:
         left = {path.name for path in folder.iterdir()}
         is_demo = left <= {SHAPES} and not has_models(state_folder(folder))
     if not is_demo:
-        raise DemoFolderError(
+        raise UsageError(
             f"{folder} holds a project or files that are no demo's, and a demo would replace them; "
             "name a new folder with --into"
         )
@@ -80,7 +74,7 @@ def run_demo(
 ) -> TrainReport:
     """Train, publish, report, and skip the second time, in a project in `folder`, which is there.
 
-    Raises DemoFolderError; DemoError: it did not work.
+    Raises UsageError; DemoError: it did not work.
     """
     check_folder(folder)
     # Written last, it marks a complete project: a demo that is run again carries on with it and deletes nothing.

@@ -39,7 +39,7 @@ def run_gpu_demo(
 ) -> TrainReport:
     """Go the whole GPU path on the simulated cloud, in a project in `folder`, with a copy of the simulated bucket.
 
-    Raises DemoFolderError; DemoError: something was left that would cost money, or the second run trained again.
+    Raises UsageError; DemoError: something was left that would cost money, or the second run trained again.
     """
     check_folder(folder)
     # The simulated cloud of an earlier demo went with its process, and so must what refers to it.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 from gpu_offload.infra.git import tracked_below
 from gpu_offload.orchestrator.state_owner import record_owner
 
@@ -26,10 +26,8 @@ DISPOSABLE = frozenset({"cache", "trees", "work", ".tmp", ".lock", ".gitignore"}
 """What an old state folder holds that can be made again."""
 
 
-class StateError(OffloadError):
+class StateError(UsageError):
     """State cannot be kept, or it may have been planted; the text says where and what to do."""
-
-    exit_code = EXIT_USAGE
 
 
 def state_folder(project: Path) -> Path:

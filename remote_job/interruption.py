@@ -8,14 +8,12 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors import ResumableError
 from gpu_offload.infra.signals import handled
 
 
-class InterruptedTrainingError(OffloadError):
+class InterruptedTrainingError(ResumableError):
     """The training was asked to stop and left a state that a later run resumes."""
-
-    exit_code = EXIT_RESUMABLE
 
 
 class Interruption:

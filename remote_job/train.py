@@ -35,10 +35,6 @@ from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import plan
 
 
-class BusyError(OffloadError):
-    """Another training writes to the same output folder."""
-
-
 def train(
     spec: TrainingSpec,
     *,
@@ -67,7 +63,7 @@ def train(
         SupersededError: A later attempt of the run is under way.
         CheckpointMismatchError: The output folder or the run in the store belongs to another training.
         MirrorError: The result is complete here, but the store did not take it.
-        BusyError: Another process trains into the same folder.
+        OffloadError: Another process trains into the same folder.
     """
     if faults := spec_faults(spec, has_store=store is not None):
         raise SpecError(faults)
@@ -165,7 +161,7 @@ def locked(output: Path, *, patience: float = 20.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise BusyError(
+                    raise OffloadError(
                         f"{output}: another training writes to this folder; wait for it or stop it"
                     ) from None
                 time.sleep(0.1)

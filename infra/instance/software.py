@@ -139,20 +139,16 @@ def _send_uv(host: SshHost, instance: HostSoftware, uv: Path | None) -> None:
 LOCK = Path(instance.__file__).parent / "requirements.txt"
 
 
-class LockMissingError(OffloadError):
-    """There are no locked dependencies to set an instance up with."""
-
-
 @cache
 def own_software() -> Software:
     """Return the running code as a wheel, its lock, and a uv to send.
 
     Raises:
-        LockMissingError: this installation has no lock.
+        OffloadError: this installation has no lock.
     """
     ours = version("gpu-offload")
     if not LOCK.is_file():
-        raise LockMissingError(
+        raise OffloadError(
             f"there is no {LOCK}: an instance is set up from locked dependencies only; reinstall gpu-offload"
         )
     # Beside this Python first: the PATH of a scheduled job may lack the environment that we are installed in.

@@ -22,10 +22,6 @@ HANDLED = {
 Say = Callable[[str], None]
 
 
-class BootError(OffloadError):
-    """The boot ends here."""
-
-
 def read_user_data(data: bytes) -> dict[str, Any]:
     """Parse a `#cloud-config`, or nothing at all. Raises ValueError for another format."""
     text = data.decode()
@@ -57,7 +53,7 @@ class Boot:
         for number, command in enumerate(config.get("bootcmd") or []):
             if not self._run("bootcmd", command) and number == 0:
                 # The first one arms the power-off: a machine that cannot, must not go on.
-                raise BootError("the first bootcmd failed")
+                raise OffloadError("the first bootcmd failed")
 
     def late(self, config: dict[str, Any]) -> None:
         """Everything after the SSH server is up."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn
 
 import click
 
-from gpu_offload.errors import EXIT_RESUMABLE, EXIT_USAGE, OffloadError
+from gpu_offload.errors import EXIT_RESUMABLE, OffloadError, ResumableError, UsageError
 from gpu_offload.errors.disk import disk_error
 from gpu_offload.orchestrator.cli import (
     bootstrap_command,
@@ -41,12 +41,6 @@ class TopLevelCommands(CommandGroup):
         "For scripts": ("changed", "fingerprint", "schema"),
     }
     """In the order in which a user needs them."""
-
-
-class AbortedError(OffloadError):
-    """The user pressed Ctrl-C, and no other error says what is kept."""
-
-    exit_code = EXIT_RESUMABLE
 
 
 @click.group(
@@ -88,7 +82,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # In click's own mode errors would be printed in its form and end with its exit codes.
         code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)
     except click.exceptions.Abort:
-        fail(AbortedError("Ctrl-C; run the same command again"), as_json=as_json)
+        fail(ResumableError("Ctrl-C; run the same command again"), as_json=as_json)
     except click.exceptions.NoArgsIsHelpError as error:
         # The help is no error message, but nothing was done: it goes to standard error.
         error.show()
@@ -119,18 +113,12 @@ def _open_standard_streams() -> None:
     )
 
 
-class LostFolderError(OffloadError):
-    """The working folder was removed."""
-
-    exit_code = EXIT_USAGE
-
-
-def _lost_folder() -> LostFolderError | None:
+def _lost_folder() -> UsageError | None:
     """Return an error if the folder that a command was started in is gone."""
     try:
         Path.cwd()
     except FileNotFoundError:
-        return LostFolderError(
+        return UsageError(
             "the folder that this command was started in is removed; change to another one and run it again"
         )
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.finding import DatasetError
-from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError, UsageError
 from gpu_offload.errors.disk import disk_error
 from gpu_offload.orchestrator.github.annotations import SHOWN, annotations_of
 from gpu_offload.orchestrator.github.cleanup_step import stop, tend
@@ -22,7 +22,7 @@ from gpu_offload.orchestrator.github.plan_step import plan
 from gpu_offload.orchestrator.github.rollback_step import find_revert, rollback, rollback_in_release
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import faults_summary, trouble_summary
-from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
+from gpu_offload.orchestrator.github.step import Step
 from gpu_offload.orchestrator.github.train_step import train
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError, load_settings
 
@@ -41,10 +41,10 @@ COMMANDS: "Mapping[str, Callable[[Step], int]]" = {
 
 
 def run(step: Step) -> int:
-    """Run the command that the inputs name; return its exit code. Raises UntrustedEventError."""
+    """Run the command that the inputs name; return its exit code. Raises UsageError."""
     command = step.inputs.command
     if command != "plan" and not step.event.is_trusted:
-        raise UntrustedEventError(
+        raise UsageError(
             f"'{command}' does not run on {step.event.name or 'an unknown event'}: it would give credentials or a place in the registry "
             "to code that is not merged. Start it by a push to the default branch, a schedule or by hand; "
             "'plan' runs on every event"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 
 PREFIX = "GPU_OFFLOAD_INPUT_"
 
@@ -27,10 +27,8 @@ INSTALLED = "GPU_OFFLOAD_INSTALLED_S"
 """Not an input: how long the action's own installation took, in seconds; empty where it installed nothing."""
 
 
-class InputsError(OffloadError):
+class InputsError(UsageError):
     """Inputs are missing or invalid; the text names all of them."""
-
-    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from gpu_offload.errors import UsageError
 from gpu_offload.infra.store.web import asset_name
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
 from gpu_offload.orchestrator.github.console import GitHubConsole
@@ -11,7 +12,7 @@ from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import kept_summary, unfinished_summary
-from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
+from gpu_offload.orchestrator.github.step import Step
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.attestation import checksums
 from gpu_offload.orchestrator.registry.index import entry_of, versions
@@ -46,12 +47,12 @@ def pack(step: Step) -> int:
 
 
 def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole) -> int:
-    """Bring what a training packed into the repository's release, without a configuration. Raises UntrustedEventError."""
+    """Bring what a training packed into the repository's release, without a configuration. Raises UsageError."""
     from gpu_offload.orchestrator.github import release
     from gpu_offload.orchestrator.github.store import release_to_change
 
     if not event.is_trusted:
-        raise UntrustedEventError(f"'keep' does not run on {event.name}: it publishes")
+        raise UsageError(f"'keep' does not run on {event.name}: it publishes")
     store = release_to_change(inputs, event)
     if not re.fullmatch(r"[0-9a-f]{64}", inputs.training_key):
         raise InputsError(

@@ -2,13 +2,14 @@
 
 import os
 
+from gpu_offload.errors import UsageError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import rollback_summary
-from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
+from gpu_offload.orchestrator.github.step import Step
 from gpu_offload.orchestrator.registry import promote, publish
 from gpu_offload.orchestrator.registry.listing import named
 from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest
@@ -54,13 +55,11 @@ def rollback(step: Step) -> int:
 def rollback_in_release(
     inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole
 ) -> int:
-    """Roll back in the repository's release; reads nothing of the repository. Raises UntrustedEventError."""
+    """Roll back in the repository's release; reads nothing of the repository. Raises UsageError."""
     from gpu_offload.orchestrator.github.store import release_to_change
 
     if not event.is_trusted:
-        raise UntrustedEventError(
-            f"'rollback' does not run on {event.name}: it changes what applications use"
-        )
+        raise UsageError(f"'rollback' does not run on {event.name}: it changes what applications use")
     if event.name == "push" and not inputs.to:
         raise InputsError("'rollback' of a push needs the input to, which find-revert has as an output")
     store = release_to_change(inputs, event)

@@ -3,18 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import WorkflowInputs
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.settings.load import Settings
-
-
-class UntrustedEventError(OffloadError):
-    """The command is not allowed on this event."""
-
-    exit_code = EXIT_USAGE
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 from gpu_offload.orchestrator.github.pin import Pin
 
 FOLDER = Path(".github/workflows")
@@ -159,19 +159,11 @@ def _is_unedited(text: str) -> bool:
     return bool(found) and line.partition(":")[0] == _digest(body)
 
 
-class LinkedFolderError(OffloadError):
-    """A workflow would be written where a link leads."""
-
-    exit_code = EXIT_USAGE
-
-
 def _write(root: Path, path: Path, text: str, pin: Pin) -> Written:
     file = root / path
     for part in (file, *(root / parent for parent in path.parents)):
         if part != root and part.is_symlink():
-            raise LinkedFolderError(
-                f"{part} is a symlink; put the real file or folder there, then run this again"
-            )
+            raise UsageError(f"{part} is a symlink; put the real file or folder there, then run this again")
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import OffloadError, UsageError
 from gpu_offload.orchestrator.plan.candidate import Project
 
 
@@ -18,10 +18,8 @@ class PlanningError(OffloadError):
     """The inputs of a plan cannot be used; the text says what to do."""
 
 
-class UnknownNameError(PlanningError):
+class UnknownNameError(PlanningError, UsageError):
     """A setting names a model, a module or a file that is not there: a fault of the configuration, as others are."""
-
-    exit_code = EXIT_USAGE
 
 
 def suggestion(name: str, known: Collection[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpu_offload.errors import EXIT_USAGE
+from gpu_offload.errors import UsageError
 from gpu_offload.infra.store.errors import ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, read_source
@@ -36,10 +36,8 @@ _WHEEL = re.compile(r"https?://[^\s?#]+\.whl(?:[?#]\S*)?", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
 
-class RequirementLineError(PlanningError):
+class RequirementLineError(PlanningError, UsageError):
     """Lines of a requirements file ask for what is never installed: a fault of the configuration."""
-
-    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True, slots=True)

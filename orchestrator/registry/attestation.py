@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import OffloadError, UsageError
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.manifest import Manifest, model_key, parse
 
@@ -22,10 +22,8 @@ class AttestationError(OffloadError):
     """A file was not attested by the repository that must have published it, or `gh` could not tell."""
 
 
-class SignerError(AttestationError):
+class SignerError(AttestationError, UsageError):
     """The repository's name is not one that GitHub allows."""
-
-    exit_code = EXIT_USAGE
 
 
 def checksums(manifest: bytes) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors import OffloadError, ResumableError
 from gpu_offload.infra.signals import signal_text
 from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, HostRecord, RunRecord, Scope
@@ -41,10 +41,8 @@ class CloudUnreachableError(OffloadError):
     """EC2 did not answer; a later retry can help."""
 
 
-class InterruptedRunError(OffloadError):
+class InterruptedRunError(ResumableError):
     """This process received an ending signal; the run stays open and can be resumed."""
-
-    exit_code = EXIT_RESUMABLE
 
 
 class StoppedHereError(InterruptedRunError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 from gpu_offload.orchestrator.settings.file import FILE_NAME, PYPROJECT, TABLE
 
 
@@ -35,10 +35,8 @@ class Fault:
         return f"{self.where}: {self.message.removeprefix(repeated)}; {self.remedy}"
 
 
-class SettingsError(OffloadError):
+class SettingsError(UsageError):
     """The configuration cannot be used; `faults` has every fault, in reading order."""
-
-    exit_code = EXIT_USAGE
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 from gpu_offload.orchestrator.settings.toml_lines import KeyPath, key_lines
 
 FILE_NAME = "offload.toml"
@@ -22,10 +22,8 @@ _DEEP = re.compile(rb"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\
 """A dotted key of more parts than any table has: the parser's time grows with the square of them."""
 
 
-class ConfigurationFileError(OffloadError):
+class ConfigurationFileError(UsageError):
     """A configuration file cannot be used: where, what is wrong, and what to do."""
-
-    exit_code = EXIT_USAGE
 
     def __init__(self, where: str, message: str, remedy: str) -> None:
         super().__init__(f"{where}: {message}; {remedy}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from gpu_offload.errors import EXIT_RESUMABLE, EXIT_USAGE, OffloadError
+from gpu_offload.errors import EXIT_RESUMABLE, EXIT_USAGE, OffloadError, ResumableError
 from gpu_offload.infra.signals import handled, signal_text
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
@@ -33,12 +33,6 @@ from gpu_offload.orchestrator.sweep.results import Results
 from gpu_offload.orchestrator.sweep.start import Starter
 from gpu_offload.orchestrator.sweep.trainings import SweepError, Trainings
 from gpu_offload.orchestrator.sweep.trials import Trials
-
-
-class SweepBusyError(OffloadError):
-    """Another process drives this sweep."""
-
-    exit_code = EXIT_RESUMABLE
 
 
 @dataclass
@@ -74,7 +68,7 @@ class Driver:
     def to_end(self) -> SweepRecord:
         """Drive the sweep until it is over; return it, closed.
 
-        Raises InterruptedRunError: resume with the same command; SweepBusyError: another process drives it;
+        Raises InterruptedRunError: resume with the same command; ResumableError: another process drives it;
         SweepFailedError; OffloadError: a training could not be started.
         """
         with handled(lambda number, _: self.children.on_signal(number)):
@@ -100,7 +94,7 @@ class Driver:
     def _claim(self) -> None:
         other = self.lease.claim(self.journal.store, self.record.id)
         if other is not None:
-            raise SweepBusyError(f"{other} drives {self.record.id}; wait for it, or end it")
+            raise ResumableError(f"{other} drives {self.record.id}; wait for it, or end it")
 
     def _once(self) -> SweepRecord | None:
         self._claim()  # renews the lease; another driver may have taken over one that ran out

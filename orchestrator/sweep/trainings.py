@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from gpu_offload.dataset.finding import DatasetError
-from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.errors import UsageError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.offers.offer import Offer, Where
 from gpu_offload.orchestrator.output.console import Console
@@ -23,10 +23,8 @@ from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 from gpu_offload.remote_job.weights import WeightsMismatchError, WeightsUnavailableError
 
 
-class SweepError(OffloadError):
+class SweepError(UsageError):
     """The sweep cannot be run as it is configured; the text says why and what to do."""
-
-    exit_code = EXIT_USAGE
 
 
 def settings_with(

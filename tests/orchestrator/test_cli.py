@@ -71,7 +71,7 @@ def test_a_command_in_a_removed_folder_is_refused_with_a_sentence(capsys, tmp_pa
     code, out, err = main(capsys, *words)
     assert code == 2
     assert "is removed" in err
-    assert "--json" not in words or json.loads(out)["error"]["type"] == "LostFolderError"
+    assert "--json" not in words or json.loads(out)["error"]["type"] == "UsageError"
 
 
 @pytest.mark.process

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 from dataset_case import flat, put
 
+from gpu_offload.errors import UsageError
 from gpu_offload.orchestrator.cli.project_commands import init
-from gpu_offload.orchestrator.github.workflows import LinkedFolderError
 from gpu_offload.orchestrator.settings.file import ConfigurationFileError
 
 pytestmark = pytest.mark.process
@@ -38,6 +38,6 @@ def test_nothing_is_written_through_a_link(tmp_path, link):
     )
     done = CliRunner().invoke(init, [str(root), "--action", FORK])
     if link != "README.md":
-        assert isinstance(done.exception, LinkedFolderError)
+        assert isinstance(done.exception, UsageError)
     assert mine.read_text() == "# Mine\n\nText.\n"
     assert list(outside.iterdir()) == [mine]

@@ -15,6 +15,7 @@ from registry_case import manifest_for
 from release_case import release as release_of
 
 from gpu_offload.client.model_client import ModelClient
+from gpu_offload.errors import UsageError
 from gpu_offload.infra.github.release_store import ReleaseStore, open_release
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
@@ -29,7 +30,6 @@ from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.rollback_step import rollback_in_release
 from gpu_offload.orchestrator.github.runner import Runner
-from gpu_offload.orchestrator.github.step import UntrustedEventError
 from gpu_offload.orchestrator.registry import alias, index, promote
 from gpu_offload.orchestrator.registry.alias import AliasMovedError
 from gpu_offload.orchestrator.registry.index import entry_for
@@ -170,7 +170,7 @@ def test_the_job_that_may_write_to_a_release_rolls_back_what_the_other_found(pub
         stable = alias.alias_of(published, "stable")
         assert [(m.version, m.cause) for m in stable.moves][1:] == [(B, "publish"), (A, "rollback")]
         assert index.entry_of(index.versions(published), B).yanked.reverted
-    with pytest.raises(UntrustedEventError):
+    with pytest.raises(UsageError):
         roll_back("pull_request_target", to=A, withdraw=B)
     with pytest.raises(InputsError, match="find-revert"):
         roll_back("push")
