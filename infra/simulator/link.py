@@ -107,26 +107,34 @@ class Link:
             break
         if self._closed:
             return
-        listener = socket.socket()
+        self._listener = listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setblocking(False)
-        self._listener = listener
         try:
             listener.bind(self.here)
             listener.listen(64)
             if self.is_cut:  # before it listened
                 _drop_packets(listener, drop=True)
-            while True:
-                client, _ = await loop.sock_accept(listener)
-                client.setblocking(False)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._clients.add(client)
-                relay = loop.create_task(self._relay(client))
-                # A task that is cancelled before its first step runs no `finally`.
-                relay.add_done_callback(functools.partial(_close_socket, client))
-                self._keep(relay)
+            loop.add_reader(listener, self._accept, listener)
+            await asyncio.Event().wait()
         finally:
+            loop.remove_reader(listener)
+            self._listener = None
             listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Relay a new connection. Not by `sock_accept`: it would lose one that is accepted when its task is cancelled."""
+        try:
+            client, _ = listener.accept()
+        except OSError:  # the client has gone already
+            return
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._clients.add(client)
+        relay = asyncio.get_running_loop().create_task(self._relay(client))
+        # A task that is cancelled before its first step runs no `finally`.
+        relay.add_done_callback(functools.partial(_close_socket, client))
+        self._keep(relay)
 
     def _keep(self, task: "asyncio.Task[None] | None") -> None:
         if task is not None:
@@ -188,6 +196,8 @@ class Link:
     async def _close(self) -> None:
         self._closed = True
         self._open.set()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
