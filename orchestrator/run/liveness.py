@@ -176,10 +176,14 @@ def absence(
 
 
 def fruitless_attempts(observation: Observation) -> int:
-    """Return how many attempts in a row, up to now, ended without completing an epoch; refusals do not count."""
+    """Return how many attempts in a row, up to now, ended without completing an epoch.
+
+    Refusals do not count, nor does a training here that was stopped by a signal: it has a checkpoint within its epoch.
+    """
     best, fruitless = 0, 0
     for attempt in observation.attempts:
-        if attempt.end is not None and attempt.end.reason == "refused":
+        reason = attempt.end.reason if attempt.end is not None else None
+        if reason == "refused" or (reason == "stopped" and not attempt.record.offer.is_rented):
             continue
         fruitless = 0 if attempt.epochs_completed > best else fruitless + 1
         best = max(best, attempt.epochs_completed)

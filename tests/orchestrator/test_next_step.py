@@ -280,6 +280,10 @@ CASES = {
         run_of(CPU, max_attempts=2),
         Observation(NOW, ME, attempts=tuple(attempt(n, CPU, end=ended(n, "died")) for n in (1, 2))),
         Finish("failed", "2 attempts in a row completed no epoch")),
+    "a training here that was stopped by a signal any number of times in a long epoch goes on": (
+        run_of(CPU, max_attempts=2),
+        Observation(NOW, ME, attempts=tuple(attempt(n, CPU, end=ended(n, "stopped")) for n in (1, 2, 3))),
+        Opens(4, CPU.offer)),
     "attempts that complete epochs do not": (
         run_of(CPU, max_attempts=2),
         Observation(NOW, ME, epochs_completed=2, attempts=tuple(
