@@ -1,5 +1,6 @@
 """Distinguishes annotation files of other formats from other files with the same extension."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 _HEAD: Final = 1 << 16
+_BOX_COLUMN: Final = re.compile(rb"(?<![a-z])(x_?min|bbox|bounding_?box)(?![a-z])", re.IGNORECASE)
 _NEAR: Final = 32 << 20
 """Bytes in which the words of a format occur, but for the one that may follow all objects of a COCO file."""
 
@@ -21,12 +23,17 @@ class AnnotationFormat(StrEnum):
     CREATE_ML = "CreateML JSON"
     CVAT = "CVAT XML"
     VIA = "VGG Image Annotator JSON"
+    LABEL_STUDIO = "Label Studio JSON"
+    HUB = "Hugging Face JSON Lines"
+    CSV = "CSV"
+    """A table of boxes, as TensorFlow's tools and Open Images have it."""
 
 
 _WORDS: Final = {
     AnnotationFormat.COCO: {b'"images"', b'"annotations"', b'"categories"'},
     AnnotationFormat.LABELME: {b'"shapes"', b'"imagePath"'},
     AnnotationFormat.VIA: {b'"shape_attributes"'},
+    AnnotationFormat.LABEL_STUDIO: {b'"original_width"', b'"original_height"', b'"rotation"'},
     AnnotationFormat.CREATE_ML: {b'"annotations"', b'"coordinates"', b'"label"'},
 }
 """What the JSON of each format holds; the first one that fits counts."""
@@ -56,7 +63,11 @@ def _format(file: Path, suffix: str) -> AnnotationFormat | None:
     try:
         if suffix in {"ndjson", "jsonl"}:
             first = _start(file).partition(b"\n")[0]
-            return AnnotationFormat.NDJSON if b'"type"' in first and b'"dataset"' in first else None
+            if b'"type"' in first and b'"dataset"' in first:
+                return AnnotationFormat.NDJSON
+            return AnnotationFormat.HUB if b'"file_name"' in first and b'"objects"' in first else None
+        if suffix == "csv":
+            return AnnotationFormat.CSV if _BOX_COLUMN.search(_start(file).partition(b"\n")[0]) else None
         if suffix == "xml":
             head = _start(file)
             if b"<annotations" in head and b"<image" in head:
@@ -65,6 +76,14 @@ def _format(file: Path, suffix: str) -> AnnotationFormat | None:
         return _json(file)
     except OSError:
         return None
+
+
+def starts_with(file: Path, content: bytes) -> bool:
+    """Whether a file that can be read begins with this content."""
+    try:
+        return _start(file).startswith(content)
+    except OSError:
+        return False
 
 
 def _start(file: Path) -> bytes:

@@ -21,6 +21,8 @@ class Reason(StrEnum):
     NOTE = "text about the dataset"
     REPEATED = "repeated line of an image list"
     CROWD = "region marked as a crowd"
+    MASK = "picture of masks"
+    PACKED = "archive or table that is not unpacked"
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from gpu_offload.dataset.census import Reason
-from gpu_offload.dataset.finding import DatasetError, Finding, Findings, Severity, error, some
+from gpu_offload.dataset.finding import DatasetError, Finding, Findings, Severity, error, some, warning
 from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, split_named
 from gpu_offload.dataset.paths import Names, fold
 from gpu_offload.dataset.split import Split, SplitRule, assign
@@ -36,14 +36,9 @@ def list_class_folders(
     tops = {name.partition("/")[0] for name in (*pictures, *found.unread) if "/" in name}
     splits = _splits(root, tops, set(named), findings)
     depth = 1 if splits else 0
-    kept, classes = [], set()
-    for name in pictures:
-        if name.count("/") <= depth:
-            message = "is in no class folder; move it into the folder of its class"
-            findings.append(error(name, "no-class", message))
-            continue
-        classes.add(name.split("/", depth + 1)[depth])
-        kept.append(name)
+    kept = [name for name in pictures if name.count("/") > depth]
+    classes = {name.split("/", depth + 1)[depth] for name in kept}
+    _report_strays(pictures, depth, {name.partition("/")[0] for name in kept}, found)
     unread = {name.split("/")[depth] for name in found.unread if name.count("/") > depth}
     _check_classes(classes | unread, set(named), findings)
     _check_order(kept, depth, findings)
@@ -65,15 +60,35 @@ def list_class_folders(
     )
 
 
+def _report_strays(pictures: list[str], depth: int, classed: set[str], found: Found) -> None:
+    """Report pictures that are in no class folder: one fault for each folder.
+
+    Training needs no test images: those that come without classes, as in competitions, are left out with a warning.
+    """
+    strays: defaultdict[str, list[str]] = defaultdict(list)
+    for name in pictures:
+        if name.count("/") <= depth:
+            strays[name.rpartition("/")[0]].append(name.rpartition("/")[2])
+    for folder, names in strays.items():
+        message = f"{len(names)} pictures are in no class folder ({some(names)})"
+        if depth and split_named(folder) == "test" and folder not in classed:
+            found.findings.append(warning(f"{folder}/", "no-class", f"{message}, and are left out"))
+            found.census.count(Reason.UNNAMED, f"{folder}/{names[0]}", len(names))
+        else:
+            message += "; move each into the folder of its class"
+            found.findings.append(error(f"{folder}/" if folder else "", "no-class", message))
+
+
 def looks_like_class_folders(names: Names) -> bool:
-    """Whether there are images, none at the top, and not all below one folder called `images`."""
+    """Whether there are images, none at the top, and not all in folders that are called `images` or like a split."""
     folders = set()
     for name in names:
         if is_image(name):
-            top, slash, _ = name.partition("/")
+            top, slash, below = name.partition("/")
             if not slash:
                 return False
-            folders.add(top)
+            if "/" in below or split_named(top) is None:
+                folders.add(top)
     return bool(folders - {"images"})
 
 
@@ -131,9 +146,10 @@ def _check_classes(classes: set[str], named: set[str], findings: Findings) -> No
         )
         findings.append(error("", "doubtful-classes", message))
     folded: dict[str, str] = {}
+    said = {finding.path.rpartition("/")[2] for finding in findings if finding.code == "name-clash"}
     for name in sorted(classes):
         other = folded.setdefault(fold(name), name)
-        if other != name:
+        if other != name and not said & {name, other}:
             message = (
                 f"the classes {other!r} and {name!r} differ only in case or Unicode form; give them one name"
             )
@@ -156,7 +172,7 @@ def _check_order(names: list[str], depth: int, findings: Findings) -> None:
 def report_unread(unread: Iterable[str], found: Found) -> None:
     """Report pictures that would be trained on if their format were read: one finding for each format."""
     by_suffix: defaultdict[str, list[str]] = defaultdict(list)
-    for name in unread:
+    for name in sorted(unread):
         by_suffix[name.rpartition(".")[2].lower()].append(name)
     for ending, names in sorted(by_suffix.items()):
         # These are JPEG files under another extension; Ultralytics goes by the extension alone.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from gpu_offload.dataset.finding import Findings, error
+from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 
 MAX_BYTES: Final = 4 << 20
 MAX_CLASSES: Final = 100_000
@@ -19,7 +20,13 @@ def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:
         findings.append(error(name, "malformed-classes", message))
         return ()
     try:
-        classes = tuple(line.strip() for line in file.read_text("utf-8-sig").rstrip().splitlines())
+        text = file.read_text("utf-8-sig")
+        if text.startswith(LFS_POINTER.decode()):
+            findings.append(
+                error(name, "lfs-pointer", f"is a pointer of Git LFS, not the names; {LFS_REMEDY}")
+            )
+            return ()
+        classes = tuple(line.strip() for line in text.rstrip().splitlines())
     except UnicodeDecodeError:
         findings.append(error(name, "malformed-classes", "is not UTF-8 text; save it as UTF-8"))
         return ()

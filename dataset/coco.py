@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
-from gpu_offload.dataset.finding import DatasetError, FormError, error
+from gpu_offload.dataset.conversion import Absent, AnnotatedFolder, Conversion, Location
+from gpu_offload.dataset.finding import DatasetError, FormError, error, some
 from gpu_offload.dataset.geometry import box_in, box_of, outline_in
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError
@@ -18,6 +18,10 @@ from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.split import Split
 from gpu_offload.dataset.task import Task
 
+_OUTSIDE: Final = (
+    "has a coordinate outside of the image, or a negative width or height; bbox is [left, top, width, height] in "
+    "pixels, correct it"
+)
 _ABOUT_IMAGES: Final = ("instances_",)
 """What COCO's own files are called that hold boxes and polygons; others hold captions or keypoints."""
 
@@ -39,11 +43,17 @@ def list_coco(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
         others = ", ".join(sorted(set(chosen) - set(given)))
         message = f"{', '.join(sorted(given))} are named like splits and {others} are not; keep only one kind"
         raise DatasetError([*folder.found.findings, error("", "doubtful-split", message)])
-    conversion = Conversion(folder, is_limited=all(is_committed(folder.root / file) for file in chosen))
+    conversion = Conversion(
+        folder, _OUTSIDE, is_limited=all(is_committed(folder.root / file) for file in chosen)
+    )
     readings = [_CocoFile(file, splits[file], conversion) for file in sorted(chosen)]
     classes = _classes(readings, conversion)
     image_splits: dict[str, set[Split]] = {}
-    for reading in readings:
+    if not classes and not conversion.findings.failed:
+        conversion.fail(
+            Location(readings[0].file, None), "names no categories; export it with them", "no-classes"
+        )
+    for reading in readings if classes else ():
         reading.add_objects({number: index for index, number in enumerate(sorted(classes))}, folder.task)
         split = splits[reading.file]
         if split is not None:
@@ -89,6 +99,7 @@ class _CocoFile:
     images: set[str] = field(default_factory=set)
     _by_id: dict[Any, tuple[str, int, int]] = field(default_factory=dict)
     _missing: set[Any] = field(default_factory=set)
+    _absent: Absent = field(default_factory=Absent)
     _has_keypoints: bool = False
     _is_damaged: bool = False
 
@@ -99,9 +110,15 @@ class _CocoFile:
                     self._category(value, line)
                 elif key == "images":
                     self._image(value, line)
+                if self._absent.is_full:
+                    self._is_damaged = True
+                    break
         except FormError as fault:
             self._is_damaged = True
             self.conversion.fail(Location(self.file, fault.line), str(fault))
+        packed = self.conversion.folder.found.census.examples.get(Reason.PACKED)
+        remedy = f"unpack {some(sorted(packed))}" if packed else "restore them, or remove them from the file"
+        self._absent.report(self.file, self.conversion, remedy)
 
     def _category(self, value: Any, line: int) -> None:
         number = value.get("id") if isinstance(value, dict) else None
@@ -137,8 +154,7 @@ class _CocoFile:
             return
         if name is None:
             self._missing.add(number)
-            message = f"{written[:200]!r} does not exist; restore it, or remove it from the file"
-            self._fail(line, what, message, "missing-path")
+            self._absent.add(written, line)
             return
         size = (
             _size(value.get("width"), value.get("height"))
@@ -198,6 +214,8 @@ class _CocoFile:
                 self._fail(line, what, message, "foreign-keypoints")
             self._has_keypoints = True
             return
+        if isinstance(value.get("segmentation"), dict):
+            what += ", a mask in run lengths"
         polygon = (
             self._polygon(value.get("segmentation"), image, line, what) if task is not Task.DETECT else None
         )

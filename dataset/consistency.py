@@ -31,7 +31,12 @@ class ConsistencyCheck:
         if not len(samples):
             if complete:
                 expected = "class folders" if self._by_folders else "images and labels"
-                message = f"no image was found in {self.listing.root}; put {expected} there, or correct dataset.path"
+                packed = self.listing.census.examples.get(Reason.PACKED)
+                message = f"no image was found in {self.listing.root}" + (
+                    f", and {some(sorted(packed))} {'are' if len(packed) > 1 else 'is'} not opened; unpack or export the images"
+                    if packed
+                    else f"; put {expected} there, or correct dataset.path"
+                )
                 findings.append(error("", "no-images", message))
             return
         count = Counter(split for _, _, split in samples.columns())
@@ -71,7 +76,9 @@ class ConsistencyCheck:
         )
         if len(bare) == count:
             message = "not one image has a label; " + (
-                seen or "put image.txt beside image.jpg, or in labels/ beside images/"
+                seen
+                or "put image.txt beside image.jpg, or in labels/ beside images/; to classify images, put each "
+                "into the folder of its class"
             )
             self.findings.append(error("", "no-labels", message))
             return
@@ -128,14 +135,20 @@ class ConsistencyCheck:
             if head in twice:
                 sha = bytes(inventory.sha256[32 * image : 32 * image + 32])
                 groups.setdefault(sha, []).append((image, split))
+        both: list[str] = []
         for group in groups.values():
             first, *others = group
             name = inventory.names[first[0]]
             for image, split in others:
                 path = inventory.names[image]
-                if split != first[1]:
+                if image == first[0]:
+                    both.append(path)
+                elif split != first[1]:
                     message = f"is the same image as {name} in {first[1]}, itself in {split}; the score is flattered"
                     self.findings.append(warning(path, "leak", message))
                 else:
                     message = f"is the same image as {name}; remove one"
                     self.findings.append(warning(path, "duplicate-image", message))
+        if both:
+            message = f"{len(both)} images are in two splits ({some(both)}); the score is flattered"
+            self.findings.append(warning("", "leak", message))

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Final
 
 from gpu_offload.dataset.census import Reason
-from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
+from gpu_offload.dataset.finding import (
+    SHOWN_NAMES,
+    DatasetError,
+    Finding,
+    Findings,
+    counted,
+    error,
+    some,
+    warning,
+)
 from gpu_offload.dataset.geometry import is_box, is_inside
 from gpu_offload.dataset.image_finder import ImageFinder
 from gpu_offload.dataset.label import MAX_ROWS, too_many_rows
@@ -20,6 +29,8 @@ from gpu_offload.dataset.walk import Found
 
 MAX_FAULTS: Final = 2_000
 """Faults after which the rest of the annotations is not read."""
+MAX_ABSENT: Final = 100_000
+"""Images that a file describes and that are not there, after which the rest of it is not read."""
 MAX_OBJECTS: Final = 2_000_000
 """Objects of one dataset, where its annotations can come from a commit (`json_stream.COMMITTED`)."""
 MAX_COORDINATES: Final = 40_000_000
@@ -55,10 +66,43 @@ class AnnotatedFolder:
 
 
 @dataclass
+class Absent:
+    """Images that one file describes and that are not there."""
+
+    number: int = 0
+    examples: list[str] = field(default_factory=list)
+    """Some of them, one more than is shown."""
+    line: int | None = None
+    """Where the first one is described."""
+
+    def add(self, written: str, line: int) -> None:
+        """Count an image."""
+        self.number += 1
+        self.line = self.line or line
+        if len(self.examples) <= SHOWN_NAMES:
+            self.examples.append(written[:200])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many that the rest of the file is not read."""
+        return self.number > MAX_ABSENT
+
+    def report(self, file: str, conversion: "Conversion", remedy: str) -> None:
+        """Report all of them as one fault."""
+        if self.number:
+            number = f"more than {MAX_ABSENT} images" if self.is_full else counted(self.number, "image")
+            verb = "is" if self.number == 1 else "are"
+            message = f"describes {number} that {verb} not there ({some(self.examples)}); {remedy}"
+            conversion.fail(Location(file, self.line), message, "missing-path")
+
+
+@dataclass
 class Conversion:
     """Collects the objects of each image, as boxes and as polygons, until it is known which are wanted."""
 
     folder: AnnotatedFolder
+    outside: str = _OUTSIDE
+    """What is said of coordinates outside of the image."""
     is_limited: bool = True
     """Whether more objects than MAX_OBJECTS are refused."""
     findings: Findings = field(init=False)
@@ -103,7 +147,7 @@ class Conversion:
             faults += judge_row(place.path, place.line or 0, (float(index), *polygon), None)
         for fault in faults:
             make = error if fault.severity == "error" else warning
-            message = _OUTSIDE if fault.code == "out-of-range" else fault.message
+            message = self.outside if fault.code == "out-of-range" else fault.message
             self.findings.append(make(place.path, fault.code, place.says(message), place.line))
             if fault.severity == "error":
                 self._count_fault(place)
@@ -143,6 +187,12 @@ class Conversion:
         if chosen is Task.SEGMENT and self.no_polygon is not None:
             message = "has no polygon, and segmentation learns from polygons; draw it"
             self.fail(self.no_polygon, message, "wrong-task")
+        if task is None and self.outlined and (place := self.no_polygon) is not None:
+            message = (
+                f"has no polygon, and {self.outlined} objects have one; detection is learnt, with the boxes; draw it to "
+                'learn outlines, or set dataset.task = "detect" to silence this'
+            )
+            self.findings.append(warning(place.path, "mixed-labels", place.says(message), place.line))
         rows = self.polygons if chosen is Task.SEGMENT else self.boxes
         rows.finish()
         images: dict[str, str] = {}
@@ -166,11 +216,14 @@ class Conversion:
             message = "the annotation files describe no object; annotate the images"
             self.findings.append(error("", "no-labels", message))
         self._count_the_rest()
+        used = [image for image in self.images if not splits or image in splits]
+        for image in sorted(self.images.keys() - used):
+            self.folder.found.census.count(Reason.UNNAMED, image)
         rule = self.folder.rule
         return DatasetFiles(
             self.folder.root,
             layout,
-            Names(sorted({*self.images, *labels})),
+            Names(sorted({*used, *map(label_name, used)})),
             lambda name: splits.get(name, set()) if splits else {assign(name, rule)},
             classes,
             census=self.folder.found.census,
@@ -186,7 +239,7 @@ class Conversion:
         for name in undescribed:
             self.folder.found.census.count(Reason.UNNAMED if is_image(name) else Reason.OTHER, name)
         left = [name for name in undescribed if is_image(name)]
-        if left and self.images:
+        if left and self.images and not self.findings.failed:
             message = (
                 f"{len(left)} pictures are in no annotation file ({some(left)}) and are not trained on; add them to "
                 "one, without objects if they show none"

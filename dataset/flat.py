@@ -8,7 +8,7 @@ from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import report_unread
 from gpu_offload.dataset.class_names import read_classes
 from gpu_offload.dataset.finding import error, some, warning
-from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, label_name, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, is_mask, label_name, split_named
 from gpu_offload.dataset.notes import CLASSES_FILE, is_note
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SplitRule, assign
@@ -34,11 +34,14 @@ def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> Datase
     has_images_folder = first < len(names) and names[first].startswith("images/")
     if has_images_folder and any((root / mark).exists() for mark in _REPOSITORY):
         names = Names(_of_the_repository(names, found))
+    masks = {name for name in names if is_mask(name) and names.find(label_name(name)) < 0}
+    for name in sorted(masks):
+        found.census.count(Reason.MASK, name)
     _report_unread(names, found)
     return DatasetFiles(
         root,
         Layout.FLAT,
-        Names(name for name in names if name not in notes),
+        Names(name for name in names if name not in notes and name not in masks),
         lambda name: {assign(name, rule)},
         classes,
         census=found.census,

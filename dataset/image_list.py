@@ -12,6 +12,7 @@ from gpu_offload.dataset.census import Census, Reason
 from gpu_offload.dataset.finding import Finding, Findings, error, warning
 from gpu_offload.dataset.image import suffix
 from gpu_offload.dataset.layout import is_image
+from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.dataset.walk import UNREAD_PICTURES, hidden
 from gpu_offload.dataset.written_path import MAX_PATH, is_file
 
@@ -63,6 +64,9 @@ def read_list(root: Path, source: str, findings: Findings, census: Census, allow
     except (UnicodeDecodeError, OSError) as fault:
         reason = getattr(fault, "strerror", None) or "not UTF-8"
         findings.append(error(source, "unreadable-file", f"cannot be read ({reason}); list one image a line"))
+        return []
+    if lines and lines[0].startswith(LFS_POINTER.decode()):
+        findings.append(error(source, "lfs-pointer", f"is a pointer of Git LFS, not the list; {LFS_REMEDY}"))
         return []
     if len(lines) > allowance.lines:
         message = f"the lists have more than {MAX_LINES} lines together; name folders, or split the dataset"

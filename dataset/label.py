@@ -116,7 +116,11 @@ class _LabelFile:
             values = tuple(map(float, words))
         except ValueError:
             word = next(word for word in words if not is_number(word))
-            self._fail(number, f"{word[:40]!r} is not a number; a row is a class index and coordinates")
+            message = (
+                f"{word[:40]!r} is not a number; a row is a class index and coordinates, with blanks between"
+            )
+            self._fail(number, message)
+            self._like_keypoints = False
             return
         if "_" in row:  # Python's float takes 1_000, other readers do not
             self._fail(number, "'_' in a number; write plain digits")

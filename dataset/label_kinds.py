@@ -148,7 +148,8 @@ class LabelKinds:
             )
             label = max(highest, key=lambda label: highest[label], default=None)
             path = self.samples.inventory.names[label] if label is not None else ""
-            self.findings.append(warning(path, "no-classes", message))
+            if complete:
+                self.findings.append(warning(path, "no-classes", message))
             return tuple(str(number) for number in range(max(count, 1)))
         for label in [label for label, number in highest.items() if number > len(named)]:
             name = self.samples.inventory.names[label]

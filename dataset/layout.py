@@ -16,6 +16,9 @@ from gpu_offload.dataset.task import Task
 _SPLIT_NAME: Final = re.compile(
     r"(?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev|eval(uation)?)|(?P<test>test(ing)?|holdout)"
 )
+_MASKS: Final = re.compile(
+    r"(.*/)?((ground[-_ ]?truth|gt|segmentation)?[-_ ]?masks?|segmentation(class|object))/.*", re.IGNORECASE
+)
 _SPLIT_DECORATION: Final = re.compile(r"[-_ ]?(set|data|split|images|imgs|\d{4})$")
 
 
@@ -67,6 +70,11 @@ class DatasetFiles:
 def is_image(name: str) -> bool:
     """Whether a path's extension is an image's."""
     return suffix(name) in SUFFIXES
+
+
+def is_mask(name: str) -> bool:
+    """Whether an image is in a folder of masks, which have the names of the pictures that they are for."""
+    return is_image(name) and _MASKS.fullmatch(name) is not None
 
 
 def label_name(image: str) -> str:

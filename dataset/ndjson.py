@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
-from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, FormError, error, some
+from gpu_offload.dataset.conversion import Absent, AnnotatedFolder, Conversion, Location
+from gpu_offload.dataset.finding import DatasetError, FormError, error
 from gpu_offload.dataset.geometry import box_of, finite
 from gpu_offload.dataset.image_finder import AmbiguousImageError
 from gpu_offload.dataset.json_stream import decode, is_committed, lines
@@ -16,8 +16,6 @@ from gpu_offload.dataset.split import SPLITS, Split
 from gpu_offload.dataset.task import Task
 
 _TASKS: Final = {"detect": Task.DETECT, "segment": Task.SEGMENT}
-_MAX_ABSENT: Final = 100_000
-"""Missing images after which the rest of the file is not read."""
 
 
 def list_ndjson(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
@@ -41,19 +39,15 @@ def list_ndjson(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
         for number, line in enumerate(text, 2):
             if line.strip():
                 reading.add(line, number)
-            if reading.absent > _MAX_ABSENT:
+            if reading.absent.is_full:
                 break
     except FormError as fault:
         raise DatasetError(
             [*conversion.findings, error(file, "malformed-annotations", str(fault), fault.line)]
         ) from None
-    if reading.absent:
-        more = "more than " if reading.absent > _MAX_ABSENT else ""
-        message = (
-            f"{more}{reading.absent} images are not there ({some(reading.examples)}) and nothing is downloaded; "
-            "fetch them from their url into images/SPLIT/"
-        )
-        conversion.fail(Location(file, None), message, "missing-path")
+    reading.absent.report(
+        file, conversion, "nothing is downloaded: fetch them from their url into images/SPLIT/"
+    )
     return conversion.finished(Layout.NDJSON, classes, reading.splits, task)
 
 
@@ -87,9 +81,7 @@ class _NdjsonFile:
     classes: int
     task: Task
     splits: dict[str, set[Split]] = field(default_factory=dict)
-    absent: int = 0
-    examples: list[str] = field(default_factory=list)
-    """Some images that are not there, one more than is shown."""
+    absent: Absent = field(default_factory=Absent)
 
     def add(self, text: str, line: int) -> None:
         try:
@@ -105,9 +97,7 @@ class _NdjsonFile:
             self.conversion.fail(Location(self.file, line), str(fault))
             return
         if image is None:
-            self.absent += 1
-            if len(self.examples) <= SHOWN_NAMES:
-                self.examples.append(written)
+            self.absent.add(written, line)
             return
         self.conversion.add_image(image)
         self.splits.setdefault(image, set()).add(split)

@@ -4,7 +4,12 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from gpu_offload.dataset.annotation_files import AnnotationFile, AnnotationFormat, annotation_files
+from gpu_offload.dataset.annotation_files import (
+    AnnotationFile,
+    AnnotationFormat,
+    annotation_files,
+    starts_with,
+)
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import list_class_folders, looks_like_class_folders, report_unread
 from gpu_offload.dataset.coco import list_coco
@@ -15,6 +20,7 @@ from gpu_offload.dataset.flat import has_labels, list_flat
 from gpu_offload.dataset.git import empty_submodule
 from gpu_offload.dataset.label_places import where_labels_are
 from gpu_offload.dataset.layout import DatasetFiles, is_image
+from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.dataset.ndjson import list_ndjson
 from gpu_offload.dataset.notes import is_note
 from gpu_offload.dataset.paths import Names
@@ -51,6 +57,7 @@ def list_dataset(
     # Labels at their place go before annotation files: many exports hold both, and Ultralytics reads the labels.
     labelled = task is not Task.CLASSIFY and has_labels(names)
     annotations, others = annotation_files(path, found.annotations)
+    annotations = _that_count(annotations, names, found)
     annotations += _damaged(annotations, others)
     for name in sorted(set(others) - {file.name for file in annotations}):
         found.census.count(Reason.OTHER, name)
@@ -61,6 +68,8 @@ def list_dataset(
     if task is Task.CLASSIFY or (task is None and not labelled and _has_class_folders(names, found)):
         return list_class_folders(path, names, classes, rule, found)
     _check_undescribed(path, found)
+    if not labelled:
+        _check_pointers(path, others, found)
     return list_flat(path, names, rule, found)
 
 
@@ -73,6 +82,13 @@ def _check_undescribed(path: Path, found: Found) -> None:
             f"{some(describing)} could describe the dataset; set dataset.path to that file, or move it out"
         )
         found.findings.append(error("", "doubtful-layout", message))
+
+
+def _check_pointers(path: Path, others: list[str], found: Found) -> None:
+    """Refuse images without labels beside annotation files that Git LFS did not fetch."""
+    if pointers := [name for name in sorted(others) if starts_with(path / name, LFS_POINTER)]:
+        message = f"{some(pointers)} in place of the annotations: pointers of Git LFS; {LFS_REMEDY}"
+        raise DatasetError([*found.findings, error("", "lfs-pointer", message)])
 
 
 def _check_exists(path: Path) -> None:
@@ -103,6 +119,18 @@ def _list_description(
     raise DatasetError([error(file.name, "unknown-description", message)])
 
 
+def _that_count(annotations: list[AnnotationFile], names: Names, found: Found) -> list[AnnotationFile]:
+    """Return the annotations without tables, which say nothing of images that have classes or other annotations."""
+    tables = {AnnotationFormat.CSV, AnnotationFormat.HUB}
+    others = [file for file in annotations if file.format not in tables]
+    if len(others) == len(annotations) or not (others or _has_class_folders(names, found)):
+        return annotations
+    for file in annotations:
+        if file.format in tables:
+            found.census.count(Reason.OTHER, file.name)
+    return others
+
+
 def _damaged(annotations: list[AnnotationFile], others: list[str]) -> list[AnnotationFile]:
     """Return XML files that are among Pascal VOC's and hold none of it: they are at fault, and not to be passed over."""
     folders = {PurePosixPath(file.name).parent for file in annotations if file.format is AnnotationFormat.VOC}
@@ -124,7 +152,7 @@ def _has_class_folders(names: Names, found: Found) -> bool:
 def _list_annotated(folder: AnnotatedFolder, annotations: list[AnnotationFile]) -> DatasetFiles:
     """List images whose labels are in files of another format, if they are of one that is read."""
     by_format: dict[AnnotationFormat, list[str]] = {}
-    for file in annotations:
+    for file in sorted(annotations, key=lambda file: file.name):
         by_format.setdefault(file.format, []).append(file.name)
     found = folder.found
     what = "; ".join(f"{kind} annotations ({some(files)})" for kind, files in by_format.items())

@@ -3,11 +3,13 @@
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from struct import Struct
 from typing import Final
 
+from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
 from gpu_offload.dataset.finding import DatasetError, Findings, FormError, error
@@ -15,13 +17,14 @@ from gpu_offload.dataset.geometry import box_of
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.image_list import MAX_LINES
-from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, is_mask, split_named
+from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.voc_xml import Element, read_xml
 from gpu_offload.dataset.written_path import MAX_PATH
 
-_LIST: Final = re.compile(r"(.*/)?ImageSets/Main/(train|val|test)\.txt")
+_LIST: Final = re.compile(r"(.*/)?ImageSets/Main/(train|val|test|trainval)\.txt")
 """The list of a split, in the folder that it is for: VOC2007 and VOC2012 have one each in VOCdevkit."""
 
 MAX_OBJECTS: Final = 1_000_000
@@ -39,7 +42,7 @@ def list_voc(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
     the names. Classes are those that the settings name, else all that occur, in alphabetical order. An XML file
     belongs to the image of its own name; where there is none, to the one that it names.
     """
-    conversion = Conversion(folder)
+    conversion = Conversion(_without_masks(folder))
     objects: list[_Object] = []
     images: dict[str, str] = {}
     for file in files:
@@ -69,6 +72,14 @@ def list_voc(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
         message = "the Pascal VOC annotations describe no image that is there; export them with their images"
         conversion.findings.append(error("", "no-labels", message))
     return conversion.finished(Layout.VOC, classes, splits, folder.task)
+
+
+def _without_masks(folder: AnnotatedFolder) -> AnnotatedFolder:
+    """Leave out VOC's pictures of masks, which have the names of the images."""
+    masks = {name for name in folder.names if is_mask(name)}
+    for name in sorted(masks):
+        folder.found.census.count(Reason.MASK, name)
+    return replace(folder, names=Names(name for name in folder.names if name not in masks))
 
 
 def _read(file: str, conversion: Conversion, objects: list[_Object]) -> str | None:
@@ -111,10 +122,11 @@ def _image(file: str, annotation: Element, finder: ImageFinder) -> str | None:
 
     def rank(name: str) -> int:
         """Rank images by how many folders differ from those of the XML file (`JPEGImages` for `Annotations`: one)."""
-        own = name.split("/")[:-1]
+        *own, base = name.split("/")
+        differing = sum(a != b for a, b in zip(own, folders, strict=False))
         if len(own) != len(folders):
-            return 1 if own == folders[:-1] or own[:-1] == folders else len(own) + len(folders)
-        return sum(a != b for a, b in zip(own, folders, strict=True))
+            differing = 1 if own == folders[:-1] or own[:-1] == folders else len(own) + len(folders)
+        return 2 * differing + (base != written)
 
     stem = finder.find_stem(path.stem, rank)
     if stem is not None or not written:
@@ -180,8 +192,11 @@ def _splits(folder: AnnotatedFolder, images: dict[str, str]) -> dict[str, set[Sp
     lists = [match for name in folder.names if name.endswith(".txt") and (match := _LIST.fullmatch(name))]
     if lists:
         splits: dict[str, set[Split]] = {}
+        trained = {match[1] for match in lists if match[2] == "train"}
         for match in lists:
-            part = next(split for split in SPLITS if split == match[2])
+            if match[2] == "trainval" and match[1] in trained:
+                continue
+            part = next((split for split in SPLITS if split == match[2]), SPLITS[0])
             for image in _listed(folder, match[0], match[1] or "", images):
                 splits.setdefault(image, set()).add(part)
         return splits

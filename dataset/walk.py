@@ -25,7 +25,14 @@ UNREAD_PICTURES: Final = frozenset(
 )  # fmt: skip
 """Extensions of pictures that Ultralytics does not read."""
 
-_ANNOTATIONS: Final = frozenset({"json", "xml", "ndjson", "jsonl"})
+_ANNOTATIONS: Final = frozenset({"json", "xml", "ndjson", "jsonl", "csv"})
+_PACKED: Final = frozenset(
+    {
+        *("zip", "tar", "tgz", "gz", "bz2", "xz", "zst", "7z", "rar"),
+        *("parquet", "arrow", "tfrecord", "tfrecords", "record", "h5", "hdf5", "lmdb", "mdb", "npz", "mat"),
+    }
+)
+"""Extensions of files that may hold pictures, and are not opened."""
 _TOOL_FOLDERS: Final = frozenset(
     {
         *("__MACOSX", "__pycache__", "node_modules", "site-packages", "wandb", "mlruns", "lightning_logs"),
@@ -49,7 +56,7 @@ class Found:
     unread: list[str] = field(default_factory=list)
     """Pictures in formats that are not read."""
     annotations: list[str] = field(default_factory=list)
-    """JSON, NDJSON and XML files."""
+    """JSON, NDJSON, XML and CSV files."""
     odd_texts: list[str] = field(default_factory=list)
     """Texts whose extension is not in lower case, which Ultralytics does not find."""
 
@@ -136,7 +143,7 @@ def _sort_entry(entry: os.DirEntry[str], prefix: str, names: list[str], found: F
     elif ending == "txt":
         found.odd_texts.append(path)
     elif path not in found.descriptions:
-        found.census.count(Reason.OTHER, path)
+        found.census.count(Reason.PACKED if ending in _PACKED else Reason.OTHER, path)
 
 
 def is_tool_folder(path: str, name: str) -> bool:

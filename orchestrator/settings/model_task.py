@@ -106,6 +106,9 @@ def _message(model: str, task: Task, snapshot: Snapshot) -> str:
     note = ""
     if any(finding.code == "four-corners" for finding in snapshot.warnings):
         note = ". Oriented boxes (OBB), which have four corners too, are not trained here"
+    for finding in snapshot.warnings:
+        if finding.code == "mixed-labels" and task is Task.SEGMENT:
+            note = f". {finding.text().partition(';')[0]}"
     return f"{message}; {', or '.join(remedies) or 'take a model for ' + snapshot.task}{note}"
 
 

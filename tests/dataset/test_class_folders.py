@@ -124,3 +124,38 @@ def test_texts_and_json_beside_classes_do_not_hide_them(tmp_path):
         any(name in line for line in snapshot.left_out)
         for name in ("requirements.txt", "cat/about.txt", "names.json")
     )
+
+
+def test_pictures_in_no_class_folder_are_one_fault_for_each_folder(tmp_path):
+    """ILSVRC comes with all validation pictures in one folder."""
+    class_folders(tmp_path, ("train", "val"), count=2)
+    for index in range(30):
+        put(tmp_path / f"val/{index}.bmp", bitmap(300 + index))
+        put(tmp_path / f"train/{index}.bmp", bitmap(400 + index))
+    assert codes(tmp_path) == ["no-class"] * 2
+
+
+def test_test_pictures_without_classes_are_left_out(tmp_path):
+    """As those of competitions; among class folders they would be a mistake."""
+    class_folders(tmp_path, ("train",), count=20)
+    for index in range(30):
+        put(tmp_path / f"test/{index}.bmp", bitmap(300 + index))
+    snapshot = read_snapshot(tmp_path)
+    assert [finding.code for finding in snapshot.warnings] == ["split-made", "no-class"]
+    assert any(line.startswith("30 x") and "test/" in line for line in snapshot.left_out)
+    put(tmp_path / "test/cat/a.bmp", bitmap(500))
+    assert codes(tmp_path) == ["no-class"]
+
+
+def test_pictures_in_folders_of_splits_alone_have_no_classes(tmp_path):
+    for index in range(40):
+        put(tmp_path / f"train/{index}.bmp", bitmap(index))
+    assert codes(tmp_path) == ["no-labels"]
+
+
+def test_classes_that_differ_only_in_case_are_said_once(tmp_path):
+    class_folders(tmp_path, names=("Cat", "cat", "dog"), count=4)
+    assert codes(tmp_path) == ["name-clash"]
+    class_folders(tmp_path / "split", ("train",), names=("Cat", "dog"), count=4)
+    class_folders(tmp_path / "split", ("val",), names=("cat", "dog"), count=4)
+    assert "name-clash" in codes(tmp_path / "split")

@@ -319,3 +319,46 @@ def test_categories_far_behind_the_images_still_make_a_coco_file(tmp_path, monke
         b'"shapes"' + bytes(2 << 20) + b'"imagePath" "images" "annotations"' + bytes(2 << 20),
     )
     assert any("huge.json" in line for line in read_snapshot(tmp_path).left_out)
+
+
+def test_an_object_without_a_polygon_among_those_with_one_is_said(tmp_path):
+    """Detection is learnt then; a mask in run lengths is no polygon."""
+    names = pictures(tmp_path, [f"{index}.bmp" for index in range(20)])
+    masks = {3: {"counts": "abc", "size": [12, 16]}}
+    put(
+        tmp_path / "all.json",
+        coco(names, [box(index, index, segmentation=masks.get(index, [TRIANGLE])) for index in range(20)]),
+    )
+    snapshot = read_snapshot(tmp_path)
+    (said,) = snapshot.warnings
+    assert (snapshot.task, said.code, said.path) == (Task.DETECT, "mixed-labels", "all.json")
+    assert "annotation 3, a mask in run lengths" in said.message
+    assert read_snapshot(tmp_path, task=Task.DETECT).warnings == ()
+
+
+def test_images_that_are_not_there_are_one_fault_for_each_file(tmp_path):
+    root = download(tmp_path)
+    for picture in (root / "train2017").iterdir():
+        picture.unlink()
+    (fault,) = errors(root)
+    assert (fault.path, fault.code) == ("annotations/instances_train2017.json", "missing-path")
+    assert "6 images" in fault.message
+    put(root / "train2017.zip", "PK")
+    assert ["unpack train2017.zip" in fault.message for fault in errors(root)] == [True]
+
+
+def test_very_many_missing_images_are_not_counted_to_their_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "MAX_ABSENT", 3)
+    names = pictures(tmp_path, ["a.bmp", "b.bmp"])
+    put(tmp_path / "all.json", coco([*names, *(f"gone{index}.bmp" for index in range(9))]))
+    (fault,) = errors(tmp_path)
+    assert "more than 3" in fault.message
+
+
+def test_a_file_without_categories_is_one_fault(tmp_path):
+    names = pictures(tmp_path, [f"{index}.bmp" for index in range(20)])
+    put(tmp_path / "all.json", coco(names, categories=[]))
+    assert [fault.code for fault in errors(tmp_path)] == ["no-classes"]
+    with pytest.raises(DatasetError) as caught:
+        read_snapshot(tmp_path)
+    assert len(caught.value.findings) == 1

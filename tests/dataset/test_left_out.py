@@ -1,7 +1,7 @@
 """Every file below a dataset is used, or counted under a reason, or at fault."""
 
 import pytest
-from dataset_case import BOX, BOX_1, bitmap, flat, pair, put, with_yaml
+from dataset_case import BOX, BOX_1, bitmap, class_folders, flat, pair, put, with_yaml
 
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.snapshot import read_snapshot
@@ -168,3 +168,66 @@ def test_two_lists_of_classes_that_differ_are_an_error(tmp_path):
             pair(tmp_path, f"{part}/{index}.bmp", index + 100 * (part == "b"))
         put(tmp_path / part / "classes.txt", names)
     assert [fault.code for fault in errors(tmp_path)] == ["class-mismatch"]
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "a" + "\nsize 100\n"
+STUDIO = '[{"annotations": [{"result": [{"original_width": 16, "original_height": 12, "value": {"rotation": 0}}]}]}]'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("train/_annotations.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n", "CSV"),
+        ("boxes.csv", "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n", "CSV"),
+        (
+            "train/metadata.jsonl",
+            '{"file_name": "p0.bmp", "objects": {"bbox": [[1, 2, 3, 4]]}}\n',
+            "Hugging Face",
+        ),
+        ("export.json", STUDIO, "Label Studio"),
+        ("all.json", POINTER, "git lfs pull"),
+        ("train/p0.xml", POINTER, "git lfs pull"),
+    ],
+)
+def test_annotations_that_are_not_read_are_named(tmp_path, name, content, said):
+    for index in range(16):
+        put(tmp_path / f"train/p{index}.bmp", bitmap(index))
+    put(tmp_path / name, content)
+    (fault,) = errors(tmp_path)
+    assert said in fault.message
+    assert name in fault.message
+
+
+def test_a_table_says_nothing_of_images_that_have_classes_or_other_annotations(tmp_path):
+    table = "path,xmin,ymin,xmax,ymax\n"
+    put(class_folders(tmp_path / "classes", count=20) / "boxes.csv", table)
+    put(in_folders(tmp_path / "labels") / "boxes.csv", table)
+    for folder in ("classes", "labels"):
+        assert any("boxes.csv" in line for line in read_snapshot(tmp_path / folder).left_out)
+
+
+@pytest.mark.parametrize("name", ["coco128.zip", "data/train-00000-of-00002.parquet", "train.tfrecord"])
+def test_an_archive_in_place_of_images_is_named(tmp_path, name):
+    put(tmp_path / name, b"PK")
+    (fault,) = errors(tmp_path)
+    assert (fault.code, name in fault.message) == ("no-images", True)
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "list.txt"])
+def test_a_pointer_of_git_lfs_names_no_classes_and_no_images(tmp_path, name):
+    if name == "classes.txt":
+        in_folders(tmp_path)
+    else:
+        with_yaml(tmp_path, "train: list.txt\nval: images/val\nnames: [thing]\n")
+    put(tmp_path / name, POINTER)
+    assert [fault.code for fault in errors(tmp_path)] == ["lfs-pointer"]
+
+
+def test_masks_without_labels_are_no_background(tmp_path):
+    """They would teach that the objects are none."""
+    in_folders(tmp_path)
+    for index in range(16):
+        put(tmp_path / f"masks/p{index}.png", bitmap(100 + index))
+    snapshot = read_snapshot(tmp_path, classes=["car"])
+    assert (sum(snapshot.images.values()), snapshot.warnings) == (16, ())
+    assert any(line.startswith("16 x picture of masks") for line in snapshot.left_out)

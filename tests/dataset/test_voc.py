@@ -141,3 +141,43 @@ def test_more_objects_of_one_image_than_are_trained_are_one_error(tmp_path, monk
     put(tmp_path / "Annotations/0.xml", xml(*[("cat", BOX)] * 6))
     (found,) = errors(tmp_path)
     assert (found.code, found.path) == ("huge-file", "Annotations/0.xml")
+
+
+def test_pictures_of_masks_are_not_taken_for_the_images(tmp_path):
+    """VOC2012 has masks of the same names in SegmentationClass and SegmentationObject."""
+    voc(tmp_path, 20)
+    for index in range(5):
+        for folder in ("SegmentationClass", "SegmentationObject"):
+            put(tmp_path / folder / f"{index}.png", bitmap(200 + index))
+    snapshot = read_snapshot(tmp_path)
+    assert {sample.image.split("/")[0] for sample in snapshot.samples} == {"JPEGImages"}
+    assert snapshot.warnings == ()
+    assert any(line.startswith("10 x picture of masks") for line in snapshot.left_out)
+
+
+def test_among_images_of_one_name_the_one_that_is_named_counts(tmp_path):
+    voc(tmp_path, 20, filename="0.bmp")
+    put(tmp_path / "Depth/0.png", bitmap(200))
+    assert any(sample.image == "JPEGImages/0.bmp" for sample in read_snapshot(tmp_path).samples)
+
+
+def test_images_that_no_list_names_are_left_out_without_a_word_about_labels(tmp_path):
+    """VOC2012 lists 11,540 of its 17,125 images."""
+    voc(tmp_path)
+    put(tmp_path / "ImageSets/Main/train.txt", "0\n1\n")
+    put(tmp_path / "ImageSets/Main/val.txt", "4\n")
+    snapshot = read_snapshot(tmp_path)
+    assert (sum(snapshot.images.values()), snapshot.warnings) == (3, ())
+    assert any("JPEGImages/2.bmp" in line for line in snapshot.left_out)
+
+
+def test_a_list_of_both_splits_is_for_training_where_none_is_for_training_alone(tmp_path):
+    voc(tmp_path, 20)
+    put(tmp_path / "ImageSets/Main/trainval.txt", "".join(f"{index}\n" for index in range(16)))
+    put(tmp_path / "ImageSets/Main/test.txt", "".join(f"{index}\n" for index in range(16, 20)))
+    snapshot = read_snapshot(tmp_path)
+    assert (snapshot.images["test"], [f.code for f in snapshot.warnings]) == (4, ["split-made"])
+    assert snapshot.images["train"] + snapshot.images["val"] == 16
+    put(tmp_path / "ImageSets/Main/train.txt", "0\n")
+    put(tmp_path / "ImageSets/Main/val.txt", "1\n")
+    assert read_snapshot(tmp_path).images == {"train": 1, "val": 1, "test": 4}

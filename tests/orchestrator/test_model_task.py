@@ -14,6 +14,7 @@ CORNERS = "0 0.2 0.3 0.6 0.2 0.7 0.6 0.3 0.7\n"
 MAKE = {
     "boxes": lambda root: flat(root, label=BOX),
     "polygons": lambda root: flat(root, label=POLYGON),
+    "mixed": lambda root: put(flat(root, label=POLYGON) / "000.txt", BOX),
     "corners": lambda root: flat(root, label=CORNERS),
     "keypoints": lambda root: with_yaml(root, KEYPOINTS, "0 0.5 0.5 0.2 0.2 0.4 0.4 2 0.6 0.6 1\n"),
     "classes": class_folders,
@@ -50,6 +51,7 @@ def test_labels_for_the_task_of_the_model_pass(tmp_path, labels, model, task):
         ("polygons", "yolov8n.yaml", ["yolov8n-seg.yaml", 'dataset.task = "detect"']),
         ("polygons", "yolo11s.pt", ["yolo11s-seg.pt"]),
         ("boxes", "yolov8n-seg.yaml", ["yolov8n.yaml", "polygons"]),
+        ("mixed", "yolov8n-seg.yaml", ["1 boxes"]),
         ("boxes", "yolov8n-pose.yaml", ["kpt_shape", "yolov8n.yaml"]),
         ("keypoints", "yolov8n.yaml", ["yolov8n-pose.yaml"]),
         ("classes", "yolov8n.yaml", ["yolov8n-cls.yaml"]),
