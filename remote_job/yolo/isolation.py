@@ -97,10 +97,13 @@ def check_amp(model: Any) -> bool:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Replace what would reach out while a training runs; everything is put back afterwards.
+    """Replace what would reach out or take other cores while a training runs; everything is put back afterwards.
 
     Works in a process that imported Ultralytics long before, where environment variables come too late.
     """
+    import ultralytics.data.base
+    import ultralytics.data.dataset
+    import ultralytics.data.loaders
     import ultralytics.data.utils
     import ultralytics.engine.trainer
     import ultralytics.nn.tasks
@@ -110,6 +113,7 @@ def offline() -> Iterator[None]:
     import ultralytics.utils.checks
     import ultralytics.utils.downloads
     import ultralytics.utils.plotting
+    import ultralytics.utils.torch_utils
 
     def refuse_download(url: Any, *_args: Any, **_kwargs: Any) -> Any:
         raise ConnectionError(
@@ -137,6 +141,14 @@ def offline() -> Iterator[None]:
         (ultralytics.utils.callbacks, "add_integration_callbacks", no_integrations),
         (ultralytics.utils.callbacks.base, "add_integration_callbacks", no_integrations),
     ]
+    # Ultralytics counts the machine's cores: eight threads on the two that a container has take 20 times as long.
+    counting = (
+        ultralytics.data.base,
+        ultralytics.data.dataset,
+        ultralytics.data.loaders,
+        ultralytics.utils.torch_utils,
+    )
+    replaced += [(module, "NUM_THREADS", cores()) for module in counting]
     with contextlib.ExitStack() as stack:
         for owner, name, value in replaced:
             stack.callback(setattr, owner, name, getattr(owner, name))

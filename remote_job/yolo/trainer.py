@@ -13,7 +13,7 @@ from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER, RANK, torch_utils
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.context import Bench
@@ -205,7 +205,9 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
     def share_cores(self) -> None:
         """Compute on the cores that nothing is drawn on: threads that wait for each other take longer than fewer ones."""
         if self.device.type == "cpu":
-            torch.set_num_threads(max(1, self.speed.threads - self.drawing.running))
+            # Predictions and exports select a device anew, which sets this number.
+            torch_utils.NUM_THREADS = max(1, self.speed.threads - self.drawing.running)
+            torch.set_num_threads(torch_utils.NUM_THREADS)
 
     def epoch_seconds(self) -> float:
         """Return the wall seconds since the epoch began, over all attempts."""

@@ -15,11 +15,30 @@ from gpu_offload.dataset import synthetic
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
+from gpu_offload.remote_job.machine import cores
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.speed import capacity, plan
+from gpu_offload.remote_job.yolo import isolation
 
 pytestmark = needs("ultralytics")
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.training
+def test_ultralytics_computes_in_no_more_threads_than_there_are_cores_for(monkeypatch, same_environment):
+    """It counts the machine's cores, also where a container or a mask leaves two of sixteen."""
+    import torch
+    from ultralytics.utils import torch_utils
+
+    before, all_there = torch.get_num_threads(), 4 * cores()
+    monkeypatch.setattr(torch_utils, "NUM_THREADS", all_there)
+    try:
+        with isolation.offline():
+            torch_utils.select_device("cpu", verbose=False)
+            assert torch.get_num_threads() == cores()
+    finally:
+        torch.set_num_threads(before)
+    assert all_there == torch_utils.NUM_THREADS
 
 
 @pytest.fixture(scope="module")
