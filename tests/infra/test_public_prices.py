@@ -146,8 +146,9 @@ def test_a_doubtful_price_on_demand_is_a_fault_and_no_price(pages, document, fau
     [
         ("0.0002", None, False),
         ("0.02", "0.526", False),
-        ("0.53", "0.526", False),
-        ("0.53", None, True),
+        ("0.54", "0.526", False),
+        ("0.5261", "0.526", True),
+        ("0.54", None, True),
         ("204", None, False),
         ("0.03", "0.526", True),
     ],
