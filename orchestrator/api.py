@@ -161,6 +161,7 @@ def train(
         repair_version(store, version_of(inputs.key), inputs.key, console)
     standby = standby or Standby()
     planning = planning_of(settings, store, console, beside=standby.pids, quiet=standby.drop)
+    planning.moves_aliases = sweep is None
     planned = planning.plan(on=on, calibrate=calibrate, only_if_it_matters=True)
     if planned.report.already_trained is not None:
         standby.drop()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gpu_offload.orchestrator.cost.traffic import CHECKPOINT_BYTES, MODEL_BYTES, StorePlace, Traffic
+from gpu_offload.orchestrator.estimate.comparison import comparison
 from gpu_offload.orchestrator.estimate.correction import GUESS, Estimate, correct
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import Overheads, estimate_gpu_prior
@@ -44,6 +45,8 @@ class Appraisal:
     """Of this machine's cores, what other programs left while the training was planned."""
     installs: tuple[Part, ...] = ()
     """What a training on this CPU has still to install, or its job has before."""
+    compared: int = 0
+    """Held-out images on which the new model is compared with the one in use."""
     has_requirements: bool = False
     """Whether an instance or a node has to install what the user's code needs."""
 
@@ -93,7 +96,9 @@ class Appraisal:
     ) -> tuple[Option, ...]:
         """Return this CPU as an option, then the instances that the settings allow; `blocked` rules those out."""
         device = self.settings.training.device
-        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu.interval, limits).with_estimate(cpu)
+        after = comparison(self.work, cpu, self.compared)
+        offer = cpu_offer(cores(), round(memory() / GIB, 1))
+        here = judge(offer, cpu.interval, limits, comparison=after).with_estimate(cpu)
         if not has_device(device):
             here = here.ruled_out([f"has no training.device {device}"])
         elif self._wants_bf16 and not (self.gpu and self.gpu.bf16):
@@ -110,7 +115,12 @@ class Appraisal:
             estimate = self._on_gpu(offer, offer.gpu)
             traffic_usd = self.traffic.usd(offer.region, self.work.epochs)
             option = judge(
-                offer, estimate.interval, limits, volume_gib=settings.volume_gib, traffic_usd=traffic_usd
+                offer,
+                estimate.interval,
+                limits,
+                volume_gib=settings.volume_gib,
+                traffic_usd=traffic_usd,
+                comparison=after,
             ).with_estimate(estimate)
             reasons = [*(fault.reason for fault in blocked), *self._gpu_faults(offer.gpu)]
             rented.append(option.ruled_out(reasons) if reasons else option)
@@ -140,15 +150,16 @@ class Appraisal:
         training = self.settings.training
         return training.entrypoint is None and str(training.hyperparameters.get("amp")).lower() == "bf16"
 
-    def on_ray(self, offer: Offer, limits: Limits) -> Option:
-        """Estimate the training on a Ray cluster, whose processors were not measured."""
+    def on_ray(self, offer: Offer, cpu: Estimate, limits: Limits) -> Option:
+        """Estimate the training on a Ray cluster, whose processors were not measured; `cpu` is that on this CPU."""
         if offer.gpu is not None:
             estimate = self._on_gpu(offer, offer.gpu)
         else:
             parts: tuple[Part, ...] = ("requirements",) if self.has_requirements else ()
             prior = estimate_cpu_prior(self.work, offer.vcpus)
             estimate = self._installing(self._corrected(prior, offer.machine), parts)
-        return judge(offer, estimate.interval, limits).with_estimate(estimate)
+        after = comparison(self.work, cpu, self.compared)
+        return judge(offer, estimate.interval, limits, comparison=after).with_estimate(estimate)
 
     @property
     def _overheads(self) -> Overheads:

@@ -62,7 +62,7 @@ def list_candidates(
         predicted = option.point and Prediction(
             seconds=option.point, machine=machine, ultralytics=ultralytics_minor(), rests=rests
         )
-        return Candidate(offer=option.offer, seconds=option.interval, predicted=predicted or None)
+        return Candidate(offer=option.offer, seconds=option.trained, predicted=predicted or None)
 
     chosen = decision.option
     if chosen is None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpu_offload.orchestrator.cost.prices import VOLUME_GIB, expected_cost
+from gpu_offload.orchestrator.estimate.installation import NOTHING
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Offer
 from gpu_offload.orchestrator.output.units import human_duration, human_money
@@ -41,9 +42,14 @@ def judge(
     *,
     volume_gib: int = VOLUME_GIB,
     traffic_usd: float = 0.0,
+    comparison: Interval = NOTHING,
 ) -> Option:
-    """Compare a place with the limits: its upper time and its upper cost, volume and traffic included."""
+    """Compare a place with the limits: its upper time and its upper cost, volume and traffic included.
+
+    The `comparison` with the model in use follows on this machine: it takes time, and costs nothing at the place.
+    """
     likely, high = expected_cost(offer, interval, volume_gib=volume_gib, traffic_usd=traffic_usd)
+    trained, interval = interval, interval + comparison
     limit, name = limits.time_limit(offer.where)
     longest = human_duration(interval.high)
     faults = []
@@ -57,6 +63,8 @@ def judge(
     return Option(
         offer=offer,
         interval=interval,
+        trained=trained,
+        comparison=comparison.likely,
         cost_likely=likely,
         cost_high=high,
         feasible=not faults,

@@ -10,6 +10,9 @@ from gpu_offload.orchestrator.offers.offer import BackendName, Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.registry.semver import version_text
 
+COMPARISON = "comparison with stable"
+"""The part of a breakdown that follows the publication."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -47,6 +50,8 @@ class Option:
     offer: Offer
     interval: Interval
     """From the command to the end, in seconds."""
+    trained: Interval
+    """From the command to the published model: what the time of a run is compared with."""
     cost_likely: float
     cost_high: float
     feasible: bool
@@ -62,6 +67,8 @@ class Option:
     """Its seconds by part."""
     installation: Interval | None = None
     """What of the interval is for installing; None where nothing has to be."""
+    comparison: float = 0.0
+    """Seconds that the comparison with the model in use takes after publication, likely."""
 
     @property
     def where(self) -> BackendName:
@@ -79,7 +86,7 @@ class Option:
             self,
             basis=estimate.basis,
             point=estimate.point,
-            breakdown=estimate.breakdown,
+            breakdown={**estimate.breakdown, **({COMPARISON: self.comparison} if self.comparison else {})},
             installation=estimate.installation,
         )
 

@@ -31,6 +31,7 @@ from gpu_offload.orchestrator.plan.prerequisites import (
 from gpu_offload.orchestrator.plan.requirements import is_installed, lock
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.evaluation import compared_images
 from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
@@ -62,6 +63,8 @@ class Planning:
     `on="cpu"` then carries out one that chose this CPU, and the training may move."""
     beside: tuple[int, ...] = ()
     """Processes that this command has started, which are no other programs'."""
+    moves_aliases: bool = True
+    """Whether the version may become `stable`: one of a sweep's does not."""
     quiet: Callable[[], object] = lambda: None
     """Called before this machine is measured: ends these processes."""
     ray_offer: Callable[[Sequence[str]], Offer] | None = None
@@ -97,6 +100,7 @@ class Planning:
             self.store_place,
             share,
             installs=self._installs(inputs) if done is None else (),
+            compared=self._compared(inputs) if done is None else 0,
             has_requirements=inputs.requirements is not None,
         )
         # Ultralytics' steps say nothing about the user's own.
@@ -124,7 +128,7 @@ class Planning:
         offers = self.offers() if asks and not blocked else None
         options = appraisal.options(cpu, limits, TABLE if offers is None else offers, blocked)
         if on == "ray" and done is None and self.ray_offer is not None:
-            options = (options[0], appraisal.on_ray(self.ray_offer(imported_on_node(inputs)), limits))
+            options = (options[0], appraisal.on_ray(self.ray_offer(imported_on_node(inputs)), cpu, limits))
         decision = self._decide(options, limits, on, blocked, work.epochs)
         report = PlanReport(
             fingerprint=inputs.fingerprint,
@@ -170,6 +174,13 @@ class Planning:
             lock=lambda: lock(inputs.requirements, self.store) if inputs.requirements else b"",
             installed_s=self.installed_s,
         )
+
+    def _compared(self, inputs: PlanInputs) -> int:
+        """Return on how many images the new model is compared with `stable`, once it is published."""
+        if inputs.code is not None or not self.moves_aliases:
+            return 0
+        snapshot = inputs.snapshot
+        return compared_images(self.store, self.settings.registry.metric, snapshot.classes, snapshot.images)
 
     def _installs(self, inputs: PlanInputs) -> tuple[Part, ...]:
         """Return what has to be installed for a training on this CPU."""

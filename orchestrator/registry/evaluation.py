@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,35 @@ from typing import Any
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.evidence import judge, metric_of
-from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
+from gpu_offload.orchestrator.registry.index import manifest_of
+from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_key
 from gpu_offload.orchestrator.registry.publish import Rules, Verdict
 from gpu_offload.orchestrator.settings.sections import RegistrySettings
 from gpu_offload.orchestrator.training_environment import training_environment
 
 TIMEOUT_S = 3600
 ULTRALYTICS = "ultralytics"
+
+
+def is_comparable(stable: Manifest, metric: str | None) -> bool:
+    """Whether a new version can be compared with the one in use on the same images, on this machine."""
+    is_ours = ULTRALYTICS in stable.environment and metric_of(stable, metric) is not None
+    return is_ours and importlib.util.find_spec(ULTRALYTICS) is not None
+
+
+def compared_images(
+    store: ObjectStore, metric: str | None, classes: Sequence[str], images: Mapping[str, int]
+) -> int:
+    """Return on how many held-out images a new version with these classes will be compared with `stable`; 0 for not at all."""
+    alias = alias_of(store, STABLE)
+    if alias is None or alias.version in alias.yanked:
+        return 0
+    stable = manifest_of(store, alias.version)
+    if stable is None or not is_comparable(stable, metric) or stable.classes not in (None, tuple(classes)):
+        return 0
+    return images.get("test") or images.get("val", 0)
 
 
 @dataclass(frozen=True)
@@ -57,10 +78,9 @@ class Judge:
 
     def _paired(self, new: Manifest, stable: Manifest) -> dict[str, Any] | None:
         metric = metric_of(new, self.settings.metric)
-        if metric is None or metric_of(stable, metric) is None or self.tree is None:
+        if metric is None or self.tree is None or ULTRALYTICS not in new.environment:
             return None
-        is_ours = ULTRALYTICS in new.environment and ULTRALYTICS in stable.environment
-        if not is_ours or importlib.util.find_spec(ULTRALYTICS) is None:
+        if not is_comparable(stable, metric):
             return None
         self.console.stage(f"comparing with stable ({stable.version}) on the same images")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:

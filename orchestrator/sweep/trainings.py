@@ -146,6 +146,6 @@ class Trainings:
                 self._cluster.append(ask_cluster(modules))
             return self._cluster[0]
 
-        return replace(planning, offers=offers, ray_offer=ray_offer).plan(
+        return replace(planning, offers=offers, ray_offer=ray_offer, moves_aliases=False).plan(
             on=self.on, calibrate=calibrate, only_if_it_matters=True
         )

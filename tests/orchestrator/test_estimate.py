@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.calibration import calibration_key
+from gpu_offload.orchestrator.estimate.comparison import comparison
 from gpu_offload.orchestrator.estimate.cpu import LOOK_S, Processor, estimate_cpu, estimate_cpu_prior
+from gpu_offload.orchestrator.estimate.installation import NOTHING
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.processor import CoreReading, measure
+from gpu_offload.orchestrator.offers.table import TABLE
+from gpu_offload.orchestrator.plan.decision import judge
+from gpu_offload.orchestrator.plan.option import Limits
 from gpu_offload.remote_job.pace import interpreter
 from gpu_offload.remote_job.pace.idle import Idle
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
@@ -45,6 +51,26 @@ def test_the_formula_adds_up_by_hand():
     assert parts["final validation"] == pytest.approx(0.67 * 10 * 0.02)
     total = 6 + LOOK_S + 0.5 * 1.0 + 22.4 + 0.6 + 2.0 + 10 * 0.4 + 0.134 + 4.0
     assert estimate_cpu(training, calibration()).point == pytest.approx(total)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_a_comparison_takes_longer_the_more_images_it_is_made_on(one, more):
+    training = work()
+    here = estimate_cpu(training, calibration())
+    fewer, all_of_them = comparison(training, here, one), comparison(training, here, one + more)
+    validated = here.breakdown["final validation"] / training.val_images
+    assert all_of_them.likely - fewer.likely > 2 * more * validated
+    assert fewer.low < fewer.likely < fewer.high < all_of_them.high
+    assert comparison(training, here, 0) == NOTHING
+
+
+def test_a_comparison_takes_time_and_costs_nothing_at_the_place():
+    limits = Limits(deadline_s=3600, max_cost_usd=1.0)
+    alone = judge(TABLE[0], Interval(100, 200, 300), limits)
+    followed = judge(TABLE[0], Interval(100, 200, 300), limits, comparison=Interval(10, 20, 30))
+    assert (followed.cost_likely, followed.cost_high) == (alone.cost_likely, alone.cost_high)
+    assert followed.interval == Interval(110, 220, 330)
+    assert followed.trained == alone.interval
 
 
 def test_a_calibrated_estimate_is_within_thirteen_per_cent_either_way():

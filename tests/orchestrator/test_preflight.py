@@ -60,6 +60,35 @@ def plan(root, training="", on="auto", **sections):
     return planning(root, training, **sections).plan(on=on, calibrate=False)
 
 
+def test_a_plan_counts_the_comparison_with_stable_where_there_will_be_one(shapes):
+    """A run's time ends when its model is published, so what it is compared with leaves the comparison out."""
+    store, model = open_store(f"file:{shapes / 'store'}"), shapes / "model.pt"
+    model.write_bytes(b"model")
+    classes = plan(shapes).snapshot.classes
+
+    def published(version, **changes):
+        manifest = manifest_for(model, version).model_copy(update={"classes": classes} | changes)
+        publish.publish(store, manifest, model, note=lambda _: None)
+        planned = plan(shapes)
+        here = planned.report.options[0]
+        run = run_record(
+            planned, "run", now=1.0, commit=None, repository=None, resumes=None, experience=Experience()
+        )
+        assert run.estimate == run.candidates[0].seconds == here.trained
+        return here
+
+    assert "comparison with stable" not in published("aaaa").breakdown, "it is not by Ultralytics"
+    ours = {"environment": {"ultralytics": "8.4"}, "created_at": 200.0}
+    here = published("bbbb", **ours)
+    assert here.interval.likely - here.trained.likely == pytest.approx(
+        here.breakdown["comparison with stable"]
+    )
+    alone = dataclasses.replace(planning(shapes), moves_aliases=False).plan(calibrate=False).report.options[0]
+    assert alone.interval == alone.trained, "a version of a sweep is not compared"
+    other = published("cccc", **ours | {"classes": ("board",), "created_at": 300.0})
+    assert other.interval == other.trained, "it knows other classes"
+
+
 # ------------------------------------------------------------------------------------------- names of models
 
 
