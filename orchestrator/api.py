@@ -8,9 +8,8 @@ print(train(settings).version)
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.change import changed_since
 from gpu_offload.dataset.finding import DatasetError, error
@@ -18,16 +17,13 @@ from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.check_report import Checked
 from gpu_offload.orchestrator.offers.offer import Where
-from gpu_offload.orchestrator.output.console import Console, one_line
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import terminal_width
-from gpu_offload.orchestrator.registry import download
-from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.listing import Listing, listing
 from gpu_offload.orchestrator.registry.manifest import STABLE
-from gpu_offload.orchestrator.registry.semver import version_text
+from gpu_offload.orchestrator.registry.pulled import Pulled, pulled
 from gpu_offload.orchestrator.registry.stores import check_exists, existing_store_of, store_of
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
@@ -193,27 +189,6 @@ def models(settings: Settings) -> Listing:
     return listing(existing_store_of(settings))
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """A verified model at `path`; `downloaded` is False if it was there already."""
-
-    version: str
-    path: Path
-    sha256: str
-    downloaded: bool
-    semver: str | None = None
-    """The version's number; None where the registry gave it none."""
-
-    def json(self) -> dict[str, Any]:
-        """Return the documented JSON object."""
-        return asdict(self) | {"path": str(self.path)}
-
-    def text(self) -> str:
-        """Return it as text for people."""
-        how = "downloaded and verified" if self.downloaded else "is there already"
-        return one_line(f"{self.path}: version {version_text(self.version, self.semver)} {how}")
-
-
 def pull(
     settings: Settings,
     destination: Path,
@@ -224,7 +199,7 @@ def pull(
     signer: str | None = None,
 ) -> Pulled:
     """Download a model from the configured store, in its own format or another; see `registry.download.pull`."""
-    return _pull(existing_store_of(settings), destination, version, export, progress=progress, signer=signer)
+    return pulled(existing_store_of(settings), destination, version, export, progress=progress, signer=signer)
 
 
 def pull_from(
@@ -239,22 +214,4 @@ def pull_from(
     """Download a model from any store, such as a public address; see `registry.download.pull`."""
     store = open_store(url)
     check_exists(store)
-    return _pull(store, destination, version, export, progress=progress, signer=signer)
-
-
-def _pull(
-    store: ObjectStore,
-    destination: Path,
-    version: str,
-    export: str | None,
-    *,
-    progress: "Progress | None",
-    signer: str | None,
-) -> Pulled:
-    export = export or download.format_of(destination)
-    manifest, path, downloaded = download.pull(
-        store, version, destination, export=export, progress=progress, signer=signer
-    )
-    entry = entry_of(versions(store), manifest.version)
-    sha256 = download.file_of(manifest, export).sha256
-    return Pulled(manifest.version, path, sha256, downloaded, entry.semver if entry else None)
+    return pulled(store, destination, version, export, progress=progress, signer=signer)

@@ -1,8 +1,10 @@
 """A GPU whose memory does not suffice: recognised, worked around where no model changes by it, and explained."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ultralytics.data.build import build_dataloader
+from ultralytics.utils import LOGGER
 
 from gpu_offload.errors import OffloadError
 
@@ -29,6 +31,22 @@ def explained(trainer: Any, why: str) -> GpuMemoryError:
         f"set {smaller}a smaller training.image-size or training.model, or take a GPU with more memory "
         f"(ec2.instance-types); PyTorch says: {why}"
     )
+
+
+def validated(trainer: Any, validate: Callable[[], Any]) -> Any:
+    """Validate; in smaller batches, which change no model, where memory does not suffice."""
+    while True:
+        try:
+            return validate()
+        except RuntimeError as error:
+            if said(error) is None or trainer.world_size > 1:
+                raise
+            smaller = smaller_loader(trainer.validator.dataloader, trainer.device)
+            if smaller is None:
+                raise
+        trainer._clear_memory()  # noqa: SLF001  Ultralytics' own
+        LOGGER.warning(f"Out of memory in a validation; it goes on in batches of {smaller.batch_size}.")
+        trainer.test_loader = trainer.validator.dataloader = smaller
 
 
 def smaller_loader(loader: Any, device: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -173,27 +172,12 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
             raise RuntimeError(why)
         return super().preprocess_batch(batch)
 
-    def _validated(self, validate: Callable[[], Any]) -> Any:
-        """Validate; in smaller batches, which change no model, where memory does not suffice."""
-        while True:
-            try:
-                return validate()
-            except RuntimeError as error:
-                if gpu_memory.said(error) is None or self.world_size > 1:
-                    raise
-                smaller = gpu_memory.smaller_loader(self.validator.dataloader, self.device)
-                if smaller is None:
-                    raise
-            self._clear_memory()
-            LOGGER.warning(f"Out of memory in a validation; it goes on in batches of {smaller.batch_size}.")
-            self.test_loader = self.validator.dataloader = smaller
-
     def validate(self) -> Any:
         """Validate, and measure the time."""
         begun = time.perf_counter()
         # Ultralytics would draw a last epoch's plots here where no other was validated; `final_eval` draws them all.
         self.validator.args.plots = False
-        result = self._validated(super().validate)
+        result = gpu_memory.validated(self, super().validate)
         self.history[-1]["validation"] = time.perf_counter() - begun
         return result
 
@@ -248,7 +232,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self.validator.args.plots = self.args.plots
         self.validator.args.compile = False  # minutes, for one pass over the images
         with self.drawing.postponed():
-            self.metrics = self._validated(lambda: self.validator(model=self.best))
+            self.metrics = gpu_memory.validated(self, lambda: self.validator(model=self.best))
         self.drawing.start()
         self.clock.final_validation = time.perf_counter() - begun
 
