@@ -32,7 +32,7 @@ import training_speed  # noqa: E402 - beside this file
 
 from gpu_offload.dataset import synthetic  # noqa: E402
 from gpu_offload.dataset.task import Task  # noqa: E402
-from gpu_offload.remote_job.files import durable  # noqa: E402
+from gpu_offload.infra.store.files import sha256_of  # noqa: E402
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights  # noqa: E402
 from gpu_offload.remote_job.speed import plan  # noqa: E402
 
@@ -99,7 +99,7 @@ def train(
                 task=Task(options.task),
                 dataset=DatasetRef(fingerprint=mark, tree=str(tree)),
                 model=options.model,
-                weights=Weights(sha256=durable.sha256_of(start), path=str(start)) if start else None,
+                weights=Weights(sha256=sha256_of(start), path=str(start)) if start else None,
                 epochs=options.epochs,
                 image_size=options.size,
                 batch=options.batch,

@@ -20,8 +20,8 @@ from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.orchestrator.plan.warm_start import FEWER, LEAST_PATIENCE, PATIENCE
-from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
 from gpu_offload.remote_job.train import train
 
@@ -62,7 +62,7 @@ def run(options, folder, name, tree, start=None):
         run=name, attempt=1, training_key=name, task=info.task, model=options.model, epochs=epochs,
         dataset=DatasetRef(fingerprint=info.fingerprint, tree=str(tree)), image_size=options.image_size,
         batch=options.batch, seed=0, hyperparameters={"plots": False, **more}, output=str(output),
-        weights=Weights(sha256=durable.sha256_of(start), path=str(start)) if start else None,
+        weights=Weights(sha256=sha256_of(start), path=str(start)) if start else None,
     )  # fmt: skip
     train(spec)
     lines = (output / "progress.jsonl").read_text().splitlines()

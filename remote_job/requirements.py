@@ -1,16 +1,14 @@
 """Installs what a project's locked requirements name, into a folder of the training's own."""
 
 import hashlib
-import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.spec import TrainingSpec
-from gpu_offload.remote_job.uv import find_uv, uv_environment
+from gpu_offload.remote_job.uv import run_uv
 
 REQUIREMENTS = ".gpu-offload/requirements.txt"
 """The lock's path in a project."""
@@ -52,26 +50,13 @@ def _install(lock: Path, packages: Path) -> None:
     shutil.rmtree(packages, ignore_errors=True)  # what an installation that was killed left
     packages.mkdir(parents=True)
     # --no-deps: the lock names everything. --no-config: a project's own settings could add an index.
-    command = [
-        _uv(), "pip", "install", "--quiet", "--no-config", "--python", sys.executable, "--target",
+    words = [
+        "pip", "install", "--quiet", "--no-config", "--python", sys.executable, "--target",
         str(packages.absolute()), "--no-deps",
         "--require-hashes", "--only-binary", ":all:", "--requirements", str(lock.absolute()),
     ]  # fmt: skip
-    try:
-        done = subprocess.run(
-            command,
-            cwd=packages,
-            env=uv_environment(os.environ),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise RequirementsError(f"training.requirements were not installed within {SECONDS} s") from None
-    if done.returncode != 0:
-        raise RequirementsError(f"training.requirements cannot be installed: {done.stderr.strip()}")
+    if why := run_uv(words, packages, SECONDS):
+        raise RequirementsError(f"training.requirements cannot be installed: {why}")
 
 
 def are_installed(lock: bytes, root: Path) -> bool:
@@ -88,10 +73,3 @@ def _folder(lock: bytes, root: Path) -> Path:
 
 def _digest(lock: bytes) -> str:
     return hashlib.sha256(lock).hexdigest()
-
-
-def _uv() -> str:
-    found = find_uv()
-    if found is None:
-        raise RequirementsError("training.requirements needs uv, which is not installed here: pip install uv")
-    return found

@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 _KEPT = frozenset(
@@ -16,15 +17,28 @@ _KEPT = frozenset(
 )  # fmt: skip
 
 
-def find_uv() -> str | None:
-    """Return the path of the uv beside this Python, or else of the one on PATH."""
-    return shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+def run_uv(words: Sequence[str], folder: Path, seconds: float) -> str | None:
+    """Run uv in a folder; return what is wrong: it is missing, refuses or takes too long. None where nothing is.
 
-
-def uv_environment(present: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a uv process: paths, proxies and the user's indexes, nothing else.
-
-    A requirements file can name any variable as `${NAME}` in an address, so uv must have no secret to send there.
+    Its environment has paths, proxies and the user's indexes, nothing else: a requirements file can name any variable as
+    `${NAME}` in an address, so uv must have no secret to send there.
     """
-    kept = {name: value for name, value in present.items() if name.upper() in _KEPT}
-    return {**kept, "UV_NO_CONFIG": "1", "UV_NO_PROGRESS": "1"}
+    # The one beside this Python goes before one on PATH.
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None:
+        return "it needs uv, which is not installed here: pip install uv"
+    kept = {name: value for name, value in os.environ.items() if name.upper() in _KEPT}
+    try:
+        done = subprocess.run(
+            [uv, *words],
+            cwd=folder,
+            env={**kept, "UV_NO_CONFIG": "1", "UV_NO_PROGRESS": "1"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"uv was not done within {seconds:.0f} s"
+    return done.stderr.strip() if done.returncode else None

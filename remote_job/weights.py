@@ -19,8 +19,8 @@ from urllib.parse import unquote, urlsplit
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra import http
 from gpu_offload.infra.store.errors import ObjectExistsError
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import Weights
 
 ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
@@ -81,7 +81,7 @@ def resolve(
         return _from_url(reference, store, cache)
     if Path(reference).is_file():
         # Under such a name, the manifest of the model would claim that it began with Ultralytics' weights.
-        if PINNED.get(reference) not in {None, durable.sha256_of(Path(reference))}:
+        if PINNED.get(reference) not in {None, sha256_of(Path(reference))}:
             raise WeightsMismatchError(
                 f"{reference}: the file here has the name of Ultralytics' weights and is not them; give it another name"
             )
@@ -116,7 +116,7 @@ def local(weights: Weights, *, store: ObjectStore | None, folder: Path) -> Path:
     """
     if weights.path is not None and Path(weights.path).is_file():
         path = Path(weights.path)
-        if (found := durable.sha256_of(path)) != weights.sha256:
+        if (found := sha256_of(path)) != weights.sha256:
             raise WeightsMismatchError(f"{path}: has sha256 {found}, the spec means {weights.sha256}")
         return path
     assert store is not None  # noqa: S101 - the spec was checked
@@ -137,9 +137,9 @@ def _from_store(key: str, store: ObjectStore | None, cache: Path) -> Weights:
     known = _read_json(store, f"{key}.json")
     # Keys in different folders may end in the same file name.
     path = cache / hashlib.sha256(key.encode()).hexdigest()[:16] / key.rsplit("/", 1)[-1]
-    if not (known and path.is_file() and durable.sha256_of(path) == known.get("sha256")):
+    if not (known and path.is_file() and sha256_of(path) == known.get("sha256")):
         store.download(key, path, sha256=known.get("sha256") if known else None)
-    return Weights(sha256=durable.sha256_of(path), path=str(path), key=key)
+    return Weights(sha256=sha256_of(path), path=str(path), key=key)
 
 
 def _from_url(reference: str, store: ObjectStore | None, cache: Path) -> Weights:
@@ -154,7 +154,7 @@ def _from_url(reference: str, store: ObjectStore | None, cache: Path) -> Weights
         raise WeightsUnavailableError(f"{reference}: does not name a .pt or .pth file")
     path = cache / f"{sha256[:16]}-{name}"
     key = f"weights/{path.name}"
-    if not (path.is_file() and durable.sha256_of(path) == sha256):
+    if not (path.is_file() and sha256_of(path) == sha256):
         if store is not None and store.stat(key) is not None:
             store.download(key, path, sha256=sha256)
         else:
@@ -173,10 +173,10 @@ def _official(name: str, store: ObjectStore | None, cache: Path, assets: str) ->
                 f"{key}.json in {store.url} says sha256 {sha256}, and {name} of Ultralytics' has {pinned}: "
                 f"look who wrote it, then delete {key} and {key}.json"
             )
-        if not (path.is_file() and durable.sha256_of(path) == sha256):
+        if not (path.is_file() and sha256_of(path) == sha256):
             store.download(key, path, sha256=sha256)
         return Weights(sha256=sha256, path=str(path), key=key)
-    if not path.is_file() or (pinned is not None and durable.sha256_of(path) != pinned):
+    if not path.is_file() or (pinned is not None and sha256_of(path) != pinned):
         fetch(f"{assets}/{name}", path, sha256=pinned)
     return _keep(path, store, source=f"{assets}/{name}", key=key)
 
@@ -187,7 +187,7 @@ def _keep(path: Path, store: ObjectStore | None, *, source: str, key: str | None
     Raises:
         WeightsMismatchError: Another file is there under this name.
     """
-    sha256 = durable.sha256_of(path)
+    sha256 = sha256_of(path)
     if store is None:
         return Weights(sha256=sha256, path=str(path))
     key = key or f"weights/{sha256[:16]}-{path.name}"

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.orchestrator.plan.code_reader import CodeReader, External, included_files, python_files
-from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError, file_sha256
+from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError
 
 MAX_BYTES = 50 * 2**20
 """Upper limit for code and included files together; datasets and weights have places of their own."""
@@ -28,7 +29,7 @@ class Code:
         """One digest of all files and their paths."""
         digest = hashlib.sha256()
         for name in sorted(self.files):
-            digest.update(f"{name}\0{file_sha256(self.files[name])}\n".encode())
+            digest.update(f"{name}\0{sha256_of(self.files[name])}\n".encode())
         return digest.hexdigest()
 
 

@@ -10,13 +10,14 @@ from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.plan.checkpoint import check_checkpoint
 from gpu_offload.orchestrator.plan.code import Code, read_code
 from gpu_offload.orchestrator.plan.definition import check_definition
 from gpu_offload.orchestrator.plan.model import check_weights, layers_of, model_file
-from gpu_offload.orchestrator.plan.project import PlanningError, file_sha256
+from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.requirements import Requirements, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
 from gpu_offload.orchestrator.plan.warm_start import WarmStart, find_start, is_version
@@ -56,7 +57,7 @@ class PlanInputs:
                 fingerprint=self.fingerprint,
                 task=str(self.snapshot.task),
                 model=training.model,
-                model_definition=file_sha256(self.model_file) if self.model_file else None,
+                model_definition=sha256_of(self.model_file) if self.model_file else None,
                 weights_sha256=self.weights.sha256 if self.weights else None,
                 epochs=training.epochs,
                 image_size=training.image_size,

@@ -60,11 +60,6 @@ def own_model(path: Path) -> str:
     return f"definition/{path.name}"
 
 
-def file_sha256(path: Path) -> str:
-    """Return a file's digest in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def pack_project(files: Mapping[str, Path | bytes]) -> bytes:
     """Return a tar of files, or of their content, by their path in it; equal files give equal bytes."""
     memory = io.BytesIO()

@@ -1,9 +1,7 @@
 """`training.requirements`: what the user's training code needs installed, locked with hashes."""
 
 import hashlib
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,7 @@ from gpu_offload.infra.store.errors import ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, read_source
 from gpu_offload.remote_job.requirements import are_installed
-from gpu_offload.remote_job.uv import find_uv, uv_environment
+from gpu_offload.remote_job.uv import run_uv
 
 LOCK_SECONDS = 300
 MAX_BYTES = 4 << 20
@@ -115,37 +113,19 @@ def is_installed(requirements: Requirements, store: ObjectStore, packages: Path)
 
 
 def _resolved(requirements: Requirements) -> bytes:
-    uv = find_uv()
-    if uv is None:
-        raise PlanningError("training.requirements needs uv: pip install uv")
     with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
         folder = Path(scratch)
         for name, text in requirements.files.items():
             (folder / name).write_text(text, encoding="utf-8")
         target = folder / "lock.txt"
         # One lock for every platform, from the lowest Python that we support; without the configuration of project and user.
-        command = [
-            uv, "pip", "compile", next(iter(requirements.files)), "--quiet", "--no-config", "--only-binary", ":all:",
+        words = [
+            "pip", "compile", next(iter(requirements.files)), "--quiet", "--no-config", "--only-binary", ":all:",
             "--python", sys.executable, "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
             "--no-annotate", "--emit-index-url", "--emit-find-links", "--output-file", str(target),
         ]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                env=uv_environment(os.environ),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=LOCK_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise PlanningError(
-                f"training.requirements: {requirements.path} was not resolved within {LOCK_SECONDS} s"
-            ) from None
-        if done.returncode != 0:
-            raise PlanningError(f"training.requirements: {requirements.path}: {done.stderr.strip()}")
+        if why := run_uv(words, folder, LOCK_SECONDS):
+            raise PlanningError(f"training.requirements: {requirements.path}: {why}")
         body = target.read_bytes()
         if _PASSWORD.search(body):
             raise PlanningError(

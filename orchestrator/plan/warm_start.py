@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry.download import resolve
 from gpu_offload.orchestrator.registry.index import manifest_of, versions
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, RegistryError, model_key
 from gpu_offload.orchestrator.settings.model_name import VERSION_PATTERN
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
-from gpu_offload.remote_job.files.durable import sha256_of
 from gpu_offload.remote_job.spec import Weights
 
 FEWER = 0.5

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from gpu_offload.remote_job.files import durable
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.remote_job.result import Artifact
 
 
 def describe(path: Path) -> Artifact:
     """Return a file's name, size and sha256."""
-    return Artifact(name=path.name, size=path.stat().st_size, sha256=durable.sha256_of(path))
+    return Artifact(name=path.name, size=path.stat().st_size, sha256=sha256_of(path))
 
 
 def fault(folder: Path, artifact: Artifact) -> str | None:
@@ -20,6 +20,6 @@ def fault(folder: Path, artifact: Artifact) -> str | None:
         return f"{path} is missing"
     if (size := path.stat().st_size) != artifact.size:
         return f"{path} has {size} bytes, not {artifact.size}"
-    if durable.sha256_of(path) != artifact.sha256:
+    if sha256_of(path) != artifact.sha256:
         return f"{path} has another sha256 than its document says"
     return None

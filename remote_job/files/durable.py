@@ -1,7 +1,6 @@
 """Files that are whole or absent after a crash, however the process ended."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 import threading
@@ -59,9 +58,3 @@ def sweep(folder: Path) -> None:
     """Remove temporary files that a killed process left behind."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's sha256 as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,7 +28,7 @@ from remote_job_case import (
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.remote_job.files import durable
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.remote_job.files.artifact import describe
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
@@ -83,7 +83,7 @@ def test_a_result_says_what_came_out_and_how_long_it_took(whole):
     assert (result.metrics["map50"] >= LEARNT_NOTHING) == (not result.causes)
     assert all("validation image" not in cause for cause in result.causes)
     model = output / "result" / "model.pt"
-    assert (model.stat().st_size, durable.sha256_of(model)) == (result.model.size, result.model.sha256)
+    assert (model.stat().st_size, sha256_of(model)) == (result.model.size, result.model.sha256)
     assert {"results.csv", "predictions.png"} <= {extra.name for extra in result.extras}
     [export] = result.exports
     assert (export.format, export.file) == ("onnx", describe(output / "result" / "model.onnx"))

@@ -7,7 +7,7 @@ import pytest
 from remote_job_case import Poison, make_spec, make_tree
 
 from gpu_offload.errors import OffloadError
-from gpu_offload.remote_job.files import durable
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.remote_job.spec import SpecError, Weights
 from gpu_offload.remote_job.train import train
 
@@ -30,7 +30,7 @@ def test_poisoned_weights_are_refused_and_not_executed(tree, tmp_path):
     marker, path = tmp_path / "executed", tmp_path / "start.pt"
 
     torch.save({"model": Poison(marker), "ema": None}, path)
-    start = Weights(sha256=durable.sha256_of(path), path=str(path))
+    start = Weights(sha256=sha256_of(path), path=str(path))
     for model in ("start.pt", "yolov8n.yaml"):
         with pytest.raises(Exception, match="outside the supported Ultralytics checkpoint format"):
             train(make_spec(tree, tmp_path / f"from-{model}", model=model, weights=start))
