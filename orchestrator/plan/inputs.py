@@ -49,6 +49,11 @@ class PlanInputs:
     """Where it starts, for a training that was to continue a published version."""
 
     @cached_property
+    def definition_sha256(self) -> str | None:
+        """The digest of the model definition where it is a file of the user's."""
+        return sha256_of(self.model_file) if self.model_file else None
+
+    @cached_property
     def key(self) -> str:
         """The training key."""
         training = self.settings.training
@@ -57,7 +62,7 @@ class PlanInputs:
                 fingerprint=self.fingerprint,
                 task=str(self.snapshot.task),
                 model=training.model,
-                model_definition=sha256_of(self.model_file) if self.model_file else None,
+                model_definition=self.definition_sha256,
                 weights_sha256=self.weights.sha256 if self.weights else None,
                 epochs=training.epochs,
                 image_size=training.image_size,

@@ -119,7 +119,9 @@ class Planning:
                 self.quiet()
                 return inputs.local_spec(self.workspace)
 
-            measured = calibration(spec, work, self.workspace, self.console, local if wanted else None)
+            measured = calibration(
+                spec, work, self.workspace, self.console, local if wanted else None, inputs.definition_sha256
+            )
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
         # AWS is not asked about a training that is done, or that must or can only run elsewhere.

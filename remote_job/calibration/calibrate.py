@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import data, hyperparameters, log, machine, weights
 from gpu_offload.remote_job.context import Bench
@@ -22,6 +23,10 @@ from gpu_offload.remote_job.yolo import isolation
 
 PATIENCE_S = 10.0
 """Seconds of steps after which fewer of them must do."""
+
+
+class PaceUnknownError(OffloadError):
+    """The training can be run, and is too short to be measured."""
 
 
 class PaceKnownError(Exception):
@@ -51,7 +56,8 @@ def calibrate(spec: TrainingSpec, *, store: ObjectStore | None = None) -> Calibr
     """Measure on this machine what `orchestrator.estimate` needs to know; leaves nothing behind.
 
     Raises:
-        SpecError: The spec cannot be trained, or brings a training of its own, which cannot be measured.
+        SpecError: The spec cannot be trained, on no machine, or brings a training of its own, which cannot be measured.
+        PaceUnknownError: It is too short to be measured.
     """
     faults = spec_faults(spec, has_store=store is not None)
     if spec.entrypoint is not None:
@@ -70,6 +76,19 @@ def calibrate(spec: TrainingSpec, *, store: ObjectStore | None = None) -> Calibr
             progress.close()
 
 
+def _model_faults(spec: TrainingSpec) -> list[str]:
+    """Return why Ultralytics cannot build a definition: arguments of a layer, or layers that do not fit each other."""
+    if not spec.model.endswith((".yaml", ".yml")):
+        return []
+    from ultralytics import YOLO
+
+    try:
+        YOLO(spec.model, task=spec.task.value)
+    except Exception as error:  # noqa: BLE001 - whatever a module raises for its arguments
+        return [f"training.model: {Path(spec.model).name} cannot be built: {type(error).__name__}: {error}"]
+    return []
+
+
 def _calibrate(
     spec: TrainingSpec, progress: Progress, folder: Path, store: ObjectStore | None
 ) -> Calibration:
@@ -82,7 +101,7 @@ def _calibrate(
     from gpu_offload.remote_job.pace.ending import TRIAL_MIN_STEPS
     from gpu_offload.remote_job.yolo import run
 
-    if wrong := hyperparameters.value_faults(spec.hyperparameters):
+    if wrong := [*hyperparameters.value_faults(spec.hyperparameters), *_model_faults(spec)]:
         raise SpecError(wrong)
     bench = Bench(
         spec=spec,
@@ -103,7 +122,7 @@ def _calibrate(
                 loader.close()
     pace = trainer.ours.pacing.meter.pace()
     if pace is None:
-        raise SpecError(["the training has a single batch: there is nothing to measure"])
+        raise PaceUnknownError("the training has a single batch: there is nothing to measure")
     model = unwrap_model(trainer.model)
     device = str(trainer.device)
     return Calibration(

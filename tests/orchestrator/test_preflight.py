@@ -11,6 +11,7 @@ from registry_case import manifest_for
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.estimate.calibration import UntrainableError
 from gpu_offload.orchestrator.estimate.installation import PRIORS_S
 from gpu_offload.orchestrator.lifecycle.new_run import run_record
 from gpu_offload.orchestrator.lifecycle.train import Training
@@ -168,6 +169,21 @@ def test_bfloat16_is_for_processors_that_compute_in_it(shapes):
     ruled_out = {option.offer.instance_type for option in options if "bfloat16" in option.reason}
     assert {None, "g4dn.xlarge"} <= ruled_out
     assert "g6.xlarge" not in ruled_out
+
+
+@pytest.mark.training
+def test_a_definition_of_ones_own_is_measured_and_one_that_cannot_be_built_is_refused(shapes):
+    """Its rows are right, and the arguments of a layer are not: only building it shows that."""
+    text = "nc: 3\nbackbone:\n  - [-1, 1, Conv, [16, 3, 8]]\nhead:\n  - [[0], 1, Detect, [nc]]\n"
+    (shapes / "mine.yaml").write_text(text)
+    settings = (
+        'model = "mine.yaml"\nimage-size = 64\nbatch = 4\nhyperparameters = { plots = false, workers = 0 }\n'
+    )
+    made = planning(shapes, settings).plan(calibrate=True)
+    assert any("measured on this machine" in note for note in made.report.notes)
+    (shapes / "mine.yaml").write_text(text.replace("3, 8]", "'x', 8]"))
+    with pytest.raises(UntrainableError, match=r"mine\.yaml cannot be built: "):
+        planning(shapes, settings).plan(calibrate=True)
 
 
 @pytest.mark.process
