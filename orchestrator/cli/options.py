@@ -21,6 +21,7 @@ from gpu_offload.orchestrator.output.console import plain
 if TYPE_CHECKING:
     from gpu_offload.infra.store.protocol import ObjectStore
     from gpu_offload.orchestrator.output.console import Console
+    from gpu_offload.orchestrator.settings.fault import Fault
     from gpu_offload.orchestrator.settings.load import Settings
 
 
@@ -31,14 +32,25 @@ class SettingsOptions:
     directory: Path = Path()
     config: Path | None = None
     sets: tuple[str, ...] = ()
+    of_runs: bool = False
+    """Whether the command is for runs that are there: what only a new training needs may be wrong, with a warning."""
 
     @cached_property
     def settings(self) -> "Settings":
         """The settings, loaded on first use. Raises SettingsError."""
         from gpu_offload.orchestrator.settings.load import load_settings
 
-        directory = self.directory.resolve()
-        return load_settings(directory, file=self.config, overrides=self.sets, environment=os.environ)
+        left_out: list[Fault] = []
+        settings = load_settings(
+            self.directory.resolve(),
+            file=self.config,
+            overrides=self.sets,
+            environment=os.environ,
+            left_out=left_out if self.of_runs else None,
+        )
+        for fault in left_out:
+            say(f"warning: {fault}", err=True)
+        return settings
 
     @cached_property
     def store(self) -> "ObjectStore":
@@ -59,7 +71,7 @@ CONFIG_HELP = "Configuration file; by default offload.toml or pyproject.toml, he
 SET_HELP = "Override a setting, for example training.epochs=2."
 
 
-def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def settings_options(command: Callable[..., Any], *, of_runs: bool = False) -> Callable[..., Any]:
     """Add `-C`, `--config` and `--set` to a command, which gets them as SettingsOptions."""
 
     @directory_option
@@ -69,9 +81,14 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(
         *arguments: Any, directory: Path, config: Path | None, sets: tuple[str, ...], **others: Any
     ) -> Any:
-        return command(*arguments, SettingsOptions(directory, config, sets), **others)
+        return command(*arguments, SettingsOptions(directory, config, sets, of_runs), **others)
 
     return wrapped
+
+
+def run_settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same to a command on runs, which a fault of a training to come must not keep from ending an instance."""
+    return settings_options(command, of_runs=True)
 
 
 json_option = click.option(

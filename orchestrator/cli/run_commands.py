@@ -12,6 +12,7 @@ from gpu_offload.orchestrator.cli.options import (
     json_option,
     need,
     print_json,
+    run_settings_options,
     say,
     settings_options,
     verbose_option,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@settings_options
+@run_settings_options
 @json_option
 @click.argument("run", required=False)
 def status(given: SettingsOptions, run: str | None, *, as_json: bool) -> None:
@@ -48,7 +49,7 @@ def status(given: SettingsOptions, run: str | None, *, as_json: bool) -> None:
 
 
 @click.command()
-@settings_options
+@run_settings_options
 @verbose_option
 @click.argument("run", required=False)
 @click.option("--run", "by_option", metavar="RUN", help="The same as the argument RUN.")
@@ -98,7 +99,7 @@ def _kept(journal: "Journal", run: str) -> str:
 
 
 @click.command()
-@settings_options
+@run_settings_options
 @click.argument("run", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Print new lines until the run ends.")
 @click.option("--attempt", type=click.IntRange(1), help="The number of the attempt; by default the latest.")
@@ -113,7 +114,7 @@ def logs(given: SettingsOptions, run: str | None, attempt: int | None, *, follow
 
 
 @click.command()
-@settings_options
+@run_settings_options
 @click.argument("run", required=False)
 @click.option(
     "--format",

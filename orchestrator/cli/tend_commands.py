@@ -10,14 +10,14 @@ from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
     need,
-    settings_options,
+    run_settings_options,
     show_answer,
     verbose_option,
 )
 
 
 @click.command(epilog=f"\b\nMore: {documentation('leaks.md')}")
-@settings_options
+@run_settings_options
 @json_option
 @verbose_option
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")

@@ -29,6 +29,8 @@ from gpu_offload.orchestrator.settings.load import Settings, SettingsError, load
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gpu_offload.orchestrator.settings.fault import Fault
+
 COMMANDS: "Mapping[str, Callable[[Step], int]]" = {
     "plan": plan,
     "train": train,
@@ -69,9 +71,7 @@ def main() -> int:
             return rollback_in_release(inputs, event, runner, console)
         if inputs.role:
             os.environ["AWS_ROLE_ARN"] = inputs.role
-        settings = load_settings(
-            inputs.directory.resolve(), file=inputs.config, overrides=inputs.settings, environment=os.environ
-        )
+        settings = _settings(inputs, console)
         return run(Step(inputs, event, runner, console, settings))
     except KeyboardInterrupt:
         console.error("interrupted before anything was started")
@@ -92,6 +92,22 @@ def main() -> int:
         return EXIT_FAILED
     finally:
         console.close()
+
+
+def _settings(inputs: WorkflowInputs, console: GitHubConsole) -> Settings:
+    left_out: list[Fault] = []
+    # They begin no training, and a fault of the next one must not keep them from ending an instance.
+    is_of_runs = inputs.command in {"stop", "tend"}
+    settings = load_settings(
+        inputs.directory.resolve(),
+        file=inputs.config,
+        overrides=inputs.settings,
+        environment=os.environ,
+        left_out=left_out if is_of_runs else None,
+    )
+    for fault in left_out:
+        console.warning(str(fault))
+    return settings
 
 
 def report_error(

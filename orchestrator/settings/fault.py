@@ -28,6 +28,8 @@ class Fault:
     """`offload.toml:7`, `--set training.epochs` or `OFFLOAD_TRAINING_EPOCHS`."""
     message: str
     remedy: str
+    path: tuple[str | int, ...] = ()
+    """The setting, where it is one."""
 
     def __str__(self) -> str:
         # `--set store.url` has said which setting it is.

@@ -9,6 +9,7 @@ Later sources win: defaults, file, environment (`OFFLOAD_TRAINING_EPOCHS=2`), `-
 import os.path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -101,13 +102,25 @@ def _absolute(root: Path, path: str) -> Path:
     return Path(os.path.normpath(root.absolute() / path))
 
 
+OF_TRAININGS = ("training", "sweep")
+"""Sections that decide about trainings to come, and nothing about those that are under way."""
+
+
 def load_settings(
-    start: Path, *, file: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str]
+    start: Path,
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str],
+    left_out: list[Fault] | None = None,
 ) -> Settings:
     """Find the configuration at or above `start`, or read `file`; apply overrides and check everything.
 
     `overrides` are `SECTION.KEY=VALUE` words; `environment` is where `OFFLOAD_SECTION_KEY` variables count. Raises
     SettingsError with every fault of every source.
+
+    `left_out` is for commands that begin no training, which a wrong epoch must not keep from ending an instance: it gets the
+    faults of `OF_TRAININGS`, and these settings have their defaults.
     """
     faults: list[Fault] = []
     found: ConfigurationFile | None = None
@@ -130,6 +143,9 @@ def load_settings(
         # For editors only.
         data.pop("$schema", None)
         sections, wrong = check(data, _Sources(found, given), root)
+        while left_out is not None and (one := _of_trainings(wrong)) and _remove(data, one.path):
+            left_out.append(one)
+            sections, wrong = check(data, _Sources(found, given), root)
         faults = [*wrong, *faults]
     if is_missing and not given and [fault.where for fault in faults] == [FILE_NAME]:
         raise NoConfigurationError(start, faults[0])
@@ -181,7 +197,7 @@ def check(data: dict[str, Any], sources: _Sources, root: Path) -> tuple[Sections
         faults = []
     except ValidationError as error:
         problems = explain(error.errors(include_url=False), sources.table)
-        faults = [Fault(sources.where(p.path), p.message, p.remedy) for p in problems]
+        faults = [Fault(sources.where(p.path), p.message, p.remedy, p.path) for p in problems]
         broken = {p.path for p in problems}
         # Once more without what is wrong, to compare the other settings with each other.
         sections = Sections.model_validate(_without(data, error), by_alias=True, by_name=False)
@@ -193,8 +209,21 @@ def check(data: dict[str, Any], sources: _Sources, root: Path) -> tuple[Sections
             for path in broken
         ):
             path = next((about for about in one.about if _has(data, about)), one.about[0])
-            faults.append(Fault(sources.where(path), one.message, one.remedy))
+            faults.append(Fault(sources.where(path), one.message, one.remedy, path))
     return (None if faults else sections), faults
+
+
+def _of_trainings(faults: Sequence[Fault]) -> Fault | None:
+    return next((fault for fault in faults if fault.path and fault.path[0] in OF_TRAININGS), None)
+
+
+def _remove(data: dict[str, Any], path: Sequence[str | int]) -> bool:
+    """Remove a setting, or the list that it is in; return whether it was there."""
+    *parents, last = takewhile(lambda part: isinstance(part, str), path)
+    table: Any = data
+    for part in parents:
+        table = table.get(part) if isinstance(table, dict) else None
+    return isinstance(table, dict) and table.pop(last, None) is not None
 
 
 def _has(data: Any, path: tuple[str, ...]) -> bool:

@@ -405,3 +405,16 @@ def test_without_the_simulator_its_commands_say_what_to_install(monkeypatch, tmp
     assert code == 1
     assert "pip install 'gpu-offload[simulator]'" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_the_next_training_keeps_no_command_from_the_runs_that_are_there(tmp_path, monkeypatch):
+    """As `offload tend` on a schedule, which reads what was pushed last."""
+    monkeypatch.chdir(tmp_path)
+    text = (
+        '[dataset]\npath = "raw"\n[training]\nhyperparameters = { lr0 = "x" }\n[store]\nurl = "file:store"\n'
+    )
+    (tmp_path / "offload.toml").write_text(text)
+    for command in ("stop", "status"):
+        done = CliRunner().invoke(cli.offload, [command])
+        assert done.exit_code == 0, done.output
+        assert "warning: offload.toml:4: training.hyperparameters.lr0" in done.stderr

@@ -5,6 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from settings_case import MINIMUM, faults
 
+from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
+
 
 def test_all_faults_of_all_sources_come_at_once_in_reading_order(tmp_path):
     text = """\
@@ -213,3 +215,20 @@ def test_a_value_that_no_parser_reads_is_a_fault_and_not_a_defect(tmp_path, valu
     ((where, message),) = faults(tmp_path, MINIMUM, f"training.epochs={value}").items()
     assert where == "--set training.epochs"
     assert "not a whole number" in message
+
+
+def test_a_command_on_runs_leaves_the_faults_of_the_next_training_out(tmp_path):
+    """A wrong epoch must keep no one from ending an instance; what the command needs itself stays an error."""
+    text = MINIMUM + (
+        '[training]\nepochs = 0\nisolation = "required"\ninclude = ["a", "/b"]\n'
+        'hyperparameters = { lr0 = "x", mosaic = 0.5 }\n[sweep]\nlr = "0..1"\n'
+    )
+    (tmp_path / "offload.toml").write_text(text)
+    left_out = []
+    loaded = load_settings(tmp_path, environment={}, left_out=left_out)
+    assert sorted(fault.where for fault in left_out) == [f"offload.toml:{line}" for line in (4, 6, 7, 9)]
+    assert loaded.training.isolation == "required"
+    assert (loaded.training.epochs, loaded.training.include) == (20, ())
+    assert loaded.training.hyperparameters == {"mosaic": 0.5}
+    with pytest.raises(SettingsError, match=r"^the configuration has 1 fault.*\n.*ec2\.ssh-port"):
+        load_settings(tmp_path, overrides=["ec2.ssh-port=0"], environment={}, left_out=[])
