@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from gpu_offload.dataset.absent_images import AbsentImages
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import Absent, AnnotatedFolder, Conversion, Location
+from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
 from gpu_offload.dataset.finding import DatasetError, FormError, error, some
 from gpu_offload.dataset.geometry import box_in, box_of, outline_in
 from gpu_offload.dataset.image import read_size
@@ -99,7 +100,7 @@ class _CocoFile:
     images: set[str] = field(default_factory=set)
     _by_id: dict[Any, tuple[str, int, int]] = field(default_factory=dict)
     _missing: set[Any] = field(default_factory=set)
-    _absent: Absent = field(default_factory=Absent)
+    _absent: AbsentImages = field(default_factory=AbsentImages)
     _has_keypoints: bool = False
     _is_damaged: bool = False
 

@@ -7,11 +7,9 @@ from typing import Final
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.finding import (
-    SHOWN_NAMES,
     DatasetError,
     Finding,
     Findings,
-    counted,
     error,
     some,
     warning,
@@ -29,8 +27,6 @@ from gpu_offload.dataset.walk import Found
 
 MAX_FAULTS: Final = 2_000
 """Faults after which the rest of the annotations is not read."""
-MAX_ABSENT: Final = 100_000
-"""Images that a file describes and that are not there, after which the rest of it is not read."""
 MAX_OBJECTS: Final = 2_000_000
 """Objects of one dataset, where its annotations can come from a commit (`json_stream.COMMITTED`)."""
 MAX_COORDINATES: Final = 40_000_000
@@ -63,37 +59,6 @@ class AnnotatedFolder:
     classes: tuple[str, ...]
     rule: SplitRule
     found: Found
-
-
-@dataclass
-class Absent:
-    """Images that one file describes and that are not there."""
-
-    number: int = 0
-    examples: list[str] = field(default_factory=list)
-    """Some of them, one more than is shown."""
-    line: int | None = None
-    """Where the first one is described."""
-
-    def add(self, written: str, line: int) -> None:
-        """Count an image."""
-        self.number += 1
-        self.line = self.line or line
-        if len(self.examples) <= SHOWN_NAMES:
-            self.examples.append(written[:200])
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there are so many that the rest of the file is not read."""
-        return self.number > MAX_ABSENT
-
-    def report(self, file: str, conversion: "Conversion", remedy: str) -> None:
-        """Report all of them as one fault."""
-        if self.number:
-            number = f"more than {MAX_ABSENT} images" if self.is_full else counted(self.number, "image")
-            verb = "is" if self.number == 1 else "are"
-            message = f"describes {number} that {verb} not there ({some(self.examples)}); {remedy}"
-            conversion.fail(Location(file, self.line), message, "missing-path")
 
 
 @dataclass

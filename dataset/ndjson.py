@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from gpu_offload.dataset.absent_images import AbsentImages
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import Absent, AnnotatedFolder, Conversion, Location
+from gpu_offload.dataset.conversion import AnnotatedFolder, Conversion, Location
 from gpu_offload.dataset.finding import DatasetError, FormError, error
 from gpu_offload.dataset.geometry import box_of, finite
 from gpu_offload.dataset.image_finder import AmbiguousImageError
@@ -81,7 +82,7 @@ class _NdjsonFile:
     classes: int
     task: Task
     splits: dict[str, set[Split]] = field(default_factory=dict)
-    absent: Absent = field(default_factory=Absent)
+    absent: AbsentImages = field(default_factory=AbsentImages)
 
     def add(self, text: str, line: int) -> None:
         try:

@@ -62,6 +62,15 @@ class RayFacts(Wire):
     memory_gib: float = 0.0
 
 
+def check_isolation(isolation: str) -> None:
+    """Check that `training.isolation` allows a cluster. Raises RayError."""
+    if isolation == "required":
+        raise RayError(
+            'cannot train on Ray: training.isolation is "required", and a cluster isolates nothing; train on an '
+            "instance (`--on ec2`), or change it if you trust everyone on the cluster"
+        )
+
+
 def ray_offer(settings: RaySettings, store: StoreRef, modules: Sequence[str], kept: Path) -> Offer:
     """Return the cluster as an offer, after a check of its nodes that is valid for ten minutes (`kept`).
 

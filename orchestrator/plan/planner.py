@@ -233,11 +233,7 @@ def planning_of(
     def ray_offer(modules: Sequence[str]) -> Offer:
         from gpu_offload.orchestrator.offers import ray
 
-        if settings.training.isolation == "required":
-            raise ray.RayError(
-                'cannot train on Ray: training.isolation is "required", and a cluster isolates nothing; train on an '
-                "instance (`--on ec2`), or change it if you trust everyone on the cluster"
-            )
+        ray.check_isolation(settings.training.isolation)
         return ray.ray_offer(settings.ray, settings.store_ref(), modules, workspace.clusters)
 
     place, workspace = store_place(settings, store, os.environ), Workspace.of(settings.root)

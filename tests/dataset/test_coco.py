@@ -6,7 +6,7 @@ import tempfile
 import pytest
 from dataset_case import bitmap, put
 
-from gpu_offload.dataset import annotation_files, conversion, json_stream, label_rows
+from gpu_offload.dataset import absent_images, annotation_files, conversion, json_stream, label_rows
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.layout import Layout
@@ -348,7 +348,7 @@ def test_images_that_are_not_there_are_one_fault_for_each_file(tmp_path):
 
 
 def test_very_many_missing_images_are_not_counted_to_their_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "MAX_ABSENT", 3)
+    monkeypatch.setattr(absent_images, "MAX_ABSENT", 3)
     names = pictures(tmp_path, ["a.bmp", "b.bmp"])
     put(tmp_path / "all.json", coco([*names, *(f"gone{index}.bmp" for index in range(9))]))
     (fault,) = errors(tmp_path)
