@@ -16,8 +16,6 @@ class ReadinessStage(StrEnum):
     CUDA = "cuda"
 
 
-STAGES = tuple(ReadinessStage)
-
 LIMITS_S: Mapping[ReadinessStage, float] = {
     ReadinessStage.CAPACITY: 120.0,
     ReadinessStage.BOOT: 180.0,

@@ -168,16 +168,10 @@ class Session:
             self._offsets, self._lines = (position, self._offsets[1]), b""
 
     def _ready(self, checks: dict[ReadinessStage, Callable[[], StageResult]]) -> None:
-        first, passed = next(iter(checks)), set[ReadinessStage]()
+        def passed(stage: ReadinessStage, detail: str, seconds: float) -> None:
+            self.console.detail(f"{stage}: {detail or 'ready'} ({seconds:.1f} s)")
 
-        def tell(stage: ReadinessStage, seen: StageResult, seconds: float) -> None:
-            if stage in checks and isinstance(seen, Passed) and stage not in passed:
-                passed.add(stage)
-                self.console.detail(f"{stage}: {seen.detail or 'ready'} ({seconds:.1f} s)")
-
-        await_ready(
-            checks, console=self.serial_console, first=first, every=READY_POLL_S, tell=tell, sleep=self.pause
-        )
+        await_ready(checks, console=self.serial_console, passed=passed, every=READY_POLL_S, sleep=self.pause)
 
     def _check_capacity(self) -> StageResult:
         match self.state():

@@ -7,14 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_host import LocalHost
 
-from gpu_offload.infra.instance.readiness import (
-    Failed,
-    NotReadyError,
-    ReadinessProgress,
-    Ready,
-    await_ready,
-    decide,
-)
+from gpu_offload.infra.instance.readiness import NotReadyError, await_ready
 from gpu_offload.infra.instance.readiness_checks import (
     check_boot,
     check_cloud_init,
@@ -23,7 +16,7 @@ from gpu_offload.infra.instance.readiness_checks import (
     check_ssh,
     read_cloud_init,
 )
-from gpu_offload.infra.instance.stage import LIMITS_S, STAGES, Broken, Passed, Pending, ReadinessStage
+from gpu_offload.infra.instance.stage import LIMITS_S, Broken, Passed, Pending, ReadinessStage
 from gpu_offload.infra.ssh.connection import Address
 from gpu_offload.infra.ssh.errors import HostKeyMismatchError, HostUnreachableError
 
@@ -41,71 +34,49 @@ class Clock:
         self.now += seconds
 
 
-def test_each_stage_leads_to_the_next_and_the_last_to_ready():
-    step, order = ReadinessProgress(STAGES[0], 0.0), []
-    for number in range(len(STAGES)):
-        order.append(step.current)
-        step = decide(step, Passed(f"detail {number}"), float(number))
-    assert order == list(STAGES)
-    assert step == Ready({stage: f"detail {number}" for number, stage in enumerate(STAGES)})
+def ready(checks, clock, **options):
+    """Wait for stages; return those that passed, with what their checks said and the seconds they took."""
+    told = []
+    await_ready(
+        checks, console=lambda: "NVRM: fell off the bus", passed=lambda *words: told.append(words),
+        clock=clock, sleep=clock.sleep, **options,
+    )  # fmt: skip
+    return told
 
 
-@given(st.sampled_from(STAGES), st.floats(0, 1_000), st.floats(0, 1_000))
-def test_a_stage_is_waited_for_within_its_own_time_and_no_longer(stage, since, spent):
-    progress = ReadinessProgress(stage, since)
-    step = decide(progress, Pending("missing"), since + spent)
-    if (since + spent) - since < LIMITS_S[stage]:
-        assert step == progress
-    else:
-        assert isinstance(step, Failed)
-        assert step.stage is stage
-        assert "missing" in step.reason
+@given(st.sampled_from(ReadinessStage), st.floats(1, 500))
+def test_a_stage_is_waited_for_within_its_own_time_and_no_longer(stage, takes):
+    clock, every = Clock(), 0.5
 
+    def check():
+        return Passed("there") if clock.now >= takes else Pending("missing")
 
-@given(st.lists(st.one_of(st.just(Passed()), st.just(Pending()), st.just(Broken("it is"))), max_size=40))
-def test_any_sequence_ends_ready_or_failed_or_goes_on_and_never_goes_back(seen):
-    step = ReadinessProgress(STAGES[0], 0.0)
-    for number, observation in enumerate(seen):
-        before, step = step, decide(step, observation, float(number))
-        if isinstance(step, Ready | Failed):
-            break
-        assert STAGES.index(step.current) >= STAGES.index(before.current)
-    good = seen[: seen.index(Broken("it is"))] if Broken("it is") in seen else seen
-    assert isinstance(step, Ready) == (good.count(Passed()) >= len(STAGES))
+    if takes <= LIMITS_S[stage]:
+        [(_, detail, seconds)] = ready({stage: check}, clock, every=every)
+        assert detail == "there"
+        assert takes <= seconds < takes + every
+    elif takes > LIMITS_S[stage] + every:
+        with pytest.raises(NotReadyError, match="missing"):
+            ready({stage: check}, clock, every=every)
+        assert LIMITS_S[stage] <= clock.now < LIMITS_S[stage] + every
 
 
 def test_a_broken_stage_fails_at_once_with_its_advice_and_the_console_output():
     clock = Clock()
     with pytest.raises(NotReadyError, match="driver") as caught:
-        await_ready(
-            {ReadinessStage.DRIVER: lambda: Broken("no such device")}, console=lambda: "NVRM: fell off the bus",
-            clock=clock, sleep=clock.sleep,
-        )  # fmt: skip
-    assert caught.value.stage is ReadinessStage.DRIVER
+        ready({ReadinessStage.DRIVER: lambda: Broken("no such device")}, clock)
     assert "no such device" in str(caught.value)
     assert "choose another image" in str(caught.value)
     assert "fell off the bus" in str(caught.value)
     assert clock.now == 0
 
 
-def test_waiting_reports_what_it_observes_and_begins_at_the_given_stage():
-    clock, left, told = Clock(), [2], []
-
-    def driver():
-        left[0] -= 1
-        return Passed("Tesla T4") if left[0] < 0 else Pending("not yet")
-
-    ready = await_ready(
-        {ReadinessStage.SSH: lambda: Broken("is not asked"), ReadinessStage.DRIVER: driver}, console=lambda: "",
-        first=ReadinessStage.CLOUD_INIT, every=5.0, tell=lambda *words: told.append(words), clock=clock, sleep=clock.sleep,
-    )  # fmt: skip
-    assert ready.details[ReadinessStage.DRIVER] == "Tesla T4"
-    assert [(stage.value, type(seen).__name__, seconds) for stage, seen, seconds in told] == [
-        ("cloud-init", "Passed", 0.0),
-        ("driver", "Pending", 0.0),
-        ("driver", "Pending", 5.0),
-        ("driver", "Passed", 10.0),
-        ("cuda", "Passed", 0.0),
+def test_each_stage_is_checked_until_it_passes_and_then_the_next():
+    seen = iter([Passed("on"), Pending("not yet"), Pending("not yet"), Passed("Tesla T4")])
+    stages = (ReadinessStage.CLOUD_INIT, ReadinessStage.DRIVER)
+    assert ready(dict.fromkeys(stages, lambda: next(seen)), Clock(), every=5.0) == [
+        (ReadinessStage.CLOUD_INIT, "on", 0.0),
+        (ReadinessStage.DRIVER, "Tesla T4", 10.0),
     ]
 
 
