@@ -61,7 +61,7 @@ class FaultInjection:
 
     def slow_disk(self, instance_id: str) -> None:
         """Let an instance wait for its disk most of the time."""
-        self._find(instance_id, "slow disk").host.slow_disk()
+        self._find(instance_id, "slow disk").host.processes.slow()
 
     def full_disk(self, instance_id: str) -> None:
         """Keep an instance from writing to its disk."""
@@ -69,7 +69,7 @@ class FaultInjection:
 
     def kill_ssh(self, instance_id: str) -> None:
         """Let an instance's SSH server and every session of it die; what runs without a session runs on."""
-        self._find(instance_id, "SSH server dead").host.kill_ssh()
+        self._find(instance_id, "SSH server dead").host.processes.kill_ssh()
 
     def cut(self, instance_id: str) -> None:
         """Cut an instance's network silently: SSH and its own calls to the API."""

@@ -156,18 +156,10 @@ class Machine:
         if self.link is not None:
             self.link.slow(bits_per_second)
 
-    def slow_disk(self) -> None:
-        """Freeze every process most of the time, as if it waited for its disk. SSH connections stay open."""
-        self.processes.slow()
-
     def full_disk(self) -> None:
         """Let no process write a byte more into a file: EFBIG here, where a full disk says ENOSPC."""
         (self.folder / "full-disk").touch()
         self.processes.limit_files()
-
-    def kill_ssh(self) -> None:
-        """End the SSH server, whichever it is, and its sessions."""
-        self.processes.kill_ssh()
 
     def _first(self) -> list[int]:
         """The processes that the instance cannot be without, while it is switched on."""

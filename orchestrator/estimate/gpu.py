@@ -1,7 +1,7 @@
 """Prior estimates for GPUs."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.cpu import end_seconds
@@ -40,36 +40,30 @@ def speed_up(one: float, together: float, gpus: int) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Overheads:
-    """Time that an instance takes beside the training. Priors, in seconds and bytes per second, not measured."""
-
-    boot: float = 90.0
-    """From the launch's answer to a shell: capacity, kernel, cloud-init."""
-    setup: float = 180.0
-    """Installing the locked environment (some 3 GB with CUDA); near 20 where the image has it baked in."""
-    bytes_per_second: float = 50e6
-    """From the store in the same region to the instance."""
-    seconds_per_image: float = 0.0005
-    """Unpacking and verifying."""
-    upload: float = 10.0
-    terminate: float = 30.0
-
-    def seconds(self, work: Workload) -> dict[str, float]:
-        """Return the parts that go before and after a training on an instance."""
-        images = work.train_images + work.val_images
-        return {
-            "boot": self.boot,
-            "set-up": self.setup,
-            "download": work.dataset_bytes / self.bytes_per_second + images * self.seconds_per_image,
-            "upload and terminate": self.upload + self.terminate,
-        }
+SETUP_S = 180.0
+"""Installing the locked environment (some 3 GB with CUDA) on an instance; near 20 where the image has it baked in. Not measured,
+like the next ones."""
+BOOT_S = 90.0
+"""From the launch's answer to a shell: capacity, kernel, cloud-init."""
+DOWNLOAD_BYTES_S, UNPACK_S = 50e6, 0.0005
+"""From the store in the same region to the instance, and unpacking and verifying an image."""
+AFTERWARDS_S = 40.0
+"""Upload of the result, and termination."""
 
 
-def estimate_gpu_prior(
-    work: Workload, gpu: Gpu, vcpus: int, *, overheads: Overheads | None = None, rented: bool = True
-) -> Estimate:
-    """Estimate a training on a GPU that was not measured; if `rented`, from launch to terminated.
+def rental_seconds(work: Workload, setup: float = SETUP_S) -> dict[str, float]:
+    """Return the parts that go before and after a training on an instance."""
+    images = work.train_images + work.val_images
+    return {
+        "boot": BOOT_S,
+        "set-up": setup,
+        "download": work.dataset_bytes / DOWNLOAD_BYTES_S + images * UNPACK_S,
+        "upload and terminate": AFTERWARDS_S,
+    }
+
+
+def estimate_gpu_prior(work: Workload, gpu: Gpu, vcpus: int, *, setup: float | None = SETUP_S) -> Estimate:
+    """Estimate a training on a GPU that was not measured, from launch to terminated; on this machine if `setup` is None.
 
     Several GPUs of a kind divide the batch among them; the instance's `vcpus` load and augment the images.
     """
@@ -96,7 +90,7 @@ def estimate_gpu_prior(
     )
     if work.heavy_optimizer:
         rates = replace(rates, optimizer_step=MUON_S * gpu.host)
-    extra = (overheads or Overheads()).seconds(work) if rented else None
+    extra = None if setup is None else rental_seconds(work, setup)
     notes = [
         f"a prior for {gpu.name}, fitted on {len(ANCHORS)} speeds of {len(GPUS_KNOWN)} GPUs, not measured here"
     ]

@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.cost.traffic import CHECKPOINT_BYTES, MODEL_BYTES,
 from gpu_offload.orchestrator.estimate.comparison import comparison
 from gpu_offload.orchestrator.estimate.correction import GUESS, Estimate, correct
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
-from gpu_offload.orchestrator.estimate.gpu import Overheads, estimate_gpu_prior
+from gpu_offload.orchestrator.estimate.gpu import SETUP_S, estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
 from gpu_offload.orchestrator.estimate.history import family_of, ultralytics_minor
 from gpu_offload.orchestrator.estimate.installation import NOTHING, PRIORS_S, Part, installation
@@ -64,7 +64,7 @@ class Appraisal:
     def on_cpu(self, measured: Calibration | None) -> Estimate:
         """Estimate the training on this CPU, by a measurement where there is one."""
         if measured is None and self.gpu is not None:
-            estimate = estimate_gpu_prior(self.work, self.gpu, cores(), rented=False)
+            estimate = estimate_gpu_prior(self.work, self.gpu, cores(), setup=None)
         elif measured is None:
             estimate = estimate_cpu_prior(self.work, cores(), processor=this_processor(), share=self.share)
         else:
@@ -127,7 +127,8 @@ class Appraisal:
         return (here, *rented)
 
     def _on_gpu(self, offer: Offer, gpu: Gpu) -> Estimate:
-        prior = estimate_gpu_prior(self.work, gpu, offer.vcpus, overheads=self._overheads)
+        setup = SETUP_S + (PRIORS_S["requirements"] if self.has_requirements else 0.0)
+        prior = estimate_gpu_prior(self.work, gpu, offer.vcpus, setup=setup)
         return self._corrected(prior, offer.machine)
 
     def _gpu_faults(self, gpu: Gpu) -> Iterator[str]:
@@ -160,11 +161,6 @@ class Appraisal:
             estimate = self._installing(self._corrected(prior, offer.machine), parts)
         after = comparison(self.work, cpu, self.compared)
         return judge(offer, estimate.interval, limits, comparison=after).with_estimate(estimate)
-
-    @property
-    def _overheads(self) -> Overheads:
-        requirements = PRIORS_S["requirements"] if self.has_requirements else 0.0
-        return Overheads(setup=Overheads().setup + requirements)
 
     def key(self, machine: str) -> HistoryKey:
         """Return what earlier trainings are matched by on a machine: a CPU or an instance type."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 START_S = 300.0
-"""What another instance costs in time before it trains: boot, set-up, download (`Overheads`); 95 % take less."""
+"""What another instance costs in time before it trains: boot, set-up, download (`estimate.gpu`); 95 % take less."""
 
 SIGMA, WORTH = 0.35, 4.0
 """The prior: spread of the logarithm of a start-up, and its weight in measurements."""

@@ -45,16 +45,16 @@ def test_every_fault_that_is_promised_to_be_survived_is_in_the_drill():
 
 
 def test_a_report_is_green_only_if_everything_was_survived():
-    assert DrillReport((GOOD,), 1.0).green
-    assert DrillReport((GOOD,), 1.0).text().endswith("\n0 leaked, 0 lost")
-    bad = DrillReport((GOOD, LEAKED, LOST), 1.0)
+    assert DrillReport((GOOD,)).green
+    assert DrillReport((GOOD,)).text().endswith("\n0 leaked, 0 lost")
+    bad = DrillReport((GOOD, LEAKED, LOST))
     assert not bad.green
     assert bad.text().endswith("\nRED: 2 leaked, 1 lost; not survived: runner-killed, full-disk")
-    assert not DrillReport((Survived("dead-ssh", "?", False, 0.0, 0),), 1.0).green
+    assert not DrillReport((Survived("dead-ssh", "?", False, 0.0, 0),)).green
 
 
 def test_a_report_as_json_is_what_is_documented():
-    assert DrillReport((GOOD, LEAKED), 1.0).json() == {
+    assert DrillReport((GOOD, LEAKED)).json() == {
         "faults": [
             {"name": "lost-launch-reply", "outcome": "the same instance finished it", "recovered": True,
              "seconds": 9.12, "epochs_repeated": 0},

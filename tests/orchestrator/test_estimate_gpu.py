@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.architecture import host_work
-from gpu_offload.orchestrator.estimate.gpu import Overheads, estimate_gpu_prior, gpu_seconds_per_image
+from gpu_offload.orchestrator.estimate.gpu import (
+    estimate_gpu_prior,
+    gpu_seconds_per_image,
+    rental_seconds,
+)
 from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS, FAST, Anchor
 from gpu_offload.orchestrator.estimate.gpu_memory import largest_batch, memory_fault, memory_gib
 from gpu_offload.orchestrator.estimate.posterior import (
@@ -77,8 +81,8 @@ def test_a_gpu_is_known_by_the_name_that_its_driver_gives_it():
 
 def test_a_gpu_of_this_machine_needs_no_launch():
     training, t4 = work(), GPUS["T4"]
-    here, rented = (estimate_gpu_prior(training, t4, 4, rented=rented) for rented in (False, True))
-    assert rented.point - here.point == pytest.approx(sum(Overheads().seconds(training).values()))
+    here, rented = estimate_gpu_prior(training, t4, 4, setup=None), estimate_gpu_prior(training, t4, 4)
+    assert rented.point - here.point == pytest.approx(sum(rental_seconds(training).values()))
     assert "boot" not in here.breakdown
 
 
@@ -125,7 +129,7 @@ def test_a_loader_of_large_photographs_holds_a_fast_gpu_back():
 def test_a_rented_gpu_s_estimate_counts_boot_set_up_and_download():
     training = work(dataset_bytes=1_000_000_000)
     usual = estimate_gpu_prior(training, GPUS["T4"], 4)
-    baked = estimate_gpu_prior(training, GPUS["T4"], 4, overheads=Overheads(setup=20))
+    baked = estimate_gpu_prior(training, GPUS["T4"], 4, setup=20)
     assert usual.point - baked.point == pytest.approx(160)
     assert usual.breakdown["boot"] == 90
     assert usual.breakdown["download"] > 20
