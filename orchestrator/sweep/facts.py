@@ -139,8 +139,10 @@ class Facts:
 
     def curve(self, run: str, metric: str | None, work: Path) -> tuple[Point, ...]:
         """Return the values of a run's epochs, from the folder `work` if it trains on this machine, else from the store."""
-        local = work / run / "progress.jsonl"
-        lines = local.read_bytes().splitlines() if local.is_file() else self._lines(run)
+        try:  # the next training removes the folders of runs that are over
+            lines = (work / run / "progress.jsonl").read_bytes().splitlines()
+        except OSError:
+            lines = self._lines(run)
         best: dict[int, Point] = {}
         for event in parse_events(lines):
             if event.event != "epoch" or not event.epoch or not event.metrics:

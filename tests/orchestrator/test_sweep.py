@@ -21,9 +21,12 @@ def test_an_interrupted_sweep_carries_on_prunes_and_proposes_its_best(tmp_path, 
     command = ("sweep", "--on", "cpu", "--json")
     process = start(folder, *command)
     epochs = folder / "epochs.txt"
-    wait_until(lambda: epochs.exists() and len(epochs.read_text().splitlines()) == 2, process=process)
+    # Three commands start one another, each with its imports: beside load that takes long.
+    wait_until(
+        lambda: epochs.exists() and len(epochs.read_text().splitlines()) == 2, seconds=240, process=process
+    )
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 75, said
     assert "run the same command" in said
     assert "trial 1: epoch 1/" in said, "a trial shows how far it is"
