@@ -8,6 +8,7 @@ from pathlib import Path
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.registry.download import resolve
 from gpu_offload.orchestrator.registry.index import manifest_of, versions
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, RegistryError, model_key
@@ -52,7 +53,8 @@ def find_start(
     """Return where a training that continues a version starts.
 
     A repeated training (same data, same settings) keeps its parent: `stable`, which it moved, would make it another
-    training each time. Raises StoreError; CorruptObjectError: the version's file is not what its manifest says.
+    training each time. Raises StoreError; PlanningError: there is no such version; CorruptObjectError: the version's file is
+    not what its manifest says.
     """
     if (known := _trained(store, recipe)) is not None:
         if known.init_from is None:
@@ -65,6 +67,11 @@ def find_start(
     try:
         parent = resolve(store, wanted)
     except RegistryError as error:
+        if wanted != "stable":
+            # A first training has no stable version yet; a version that is named was meant to be there.
+            raise PlanningError(
+                f'training.init-from: {error}; name another version, or write "stable"'
+            ) from None
         return WarmStart(None, training, recipe, note=f"from scratch, not from {wanted}: {error}")
     if (why := _unfit(training, snapshot, parent)) is not None:
         return WarmStart(

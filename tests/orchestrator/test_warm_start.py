@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from registry_case import manifest_for
 
 from gpu_offload.infra.store.errors import CorruptObjectError
+from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.warm_start import find_start, is_version
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import model_key
@@ -67,6 +68,13 @@ def test_without_a_stable_version_it_begins_from_scratch_and_says_so(start):
     found = start()
     assert (found.weights, found.version, found.training) == (None, None, SETTINGS)
     assert "from scratch, not from stable" in found.note
+
+
+@pytest.mark.parametrize("name", ["2.0.0", "0" * 16])
+def test_a_version_that_is_named_and_not_there_is_refused(store, start, tmp_path, name):
+    publish_now(store, tmp_path)
+    with pytest.raises(PlanningError, match=rf"training\.init-from: .*{name}"):
+        start(SETTINGS.model_copy(update={"init_from": name}))
 
 
 @pytest.mark.parametrize(
