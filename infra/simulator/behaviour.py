@@ -26,7 +26,7 @@ class Behaviour:
     boot_seconds: float = 0.3
     """From RunInstances to `running`; the host starts booting at once, as a real one does."""
     shutdown_seconds: float = 0.3
-    """From `shutting-down` to `terminated`, and from `stopping` to `stopped`."""
+    """From `shutting-down` to `terminated`."""
     lag_seconds: float = 0.2
     """For how long a new instance is unknown to every other call (eventual consistency)."""
     lag_calls: int = 0

@@ -153,7 +153,7 @@ class Compute:
     def settled(self) -> bool:
         """Whether nothing is on its way to another state."""
         with self.lock:
-            return not any(one.state in {"shutting-down", "stopping"} for one in self.rented.values())
+            return not any(one.state == "shutting-down" for one in self.rented.values())
 
     def close(self) -> None:
         """Take the power from every host, and forget everything."""
@@ -169,7 +169,7 @@ class Compute:
         self.say("host", one.id, f"boots at {one.host.hardware.address}")
 
     def start(self, one: Rented) -> None:
-        """Switch on an instance that is new or was stopped: pending now, running after a while."""
+        """Switch on a new instance: pending now, running after a while."""
         one.become("pending", self.now())
         if code := self.behaviour.launch_failure:
             self.timers.after(
@@ -186,23 +186,6 @@ class Compute:
             one.become("running", self.now())
         self.say("state", one.id, "running")
         self.on_running(one)
-
-    def stop(self, one: Rented, code: str, message: str) -> None:
-        """Stop: stopping now, stopped after a while."""
-        with self.lock:
-            if one.state not in {"pending", "running"}:
-                return
-            one.become("stopping", self.now(), code, message)
-        self.say("state", one.id, f"stopping: {code}")
-        self.timers.after(0.0, one.host.power_button)
-
-        def stopped() -> None:
-            one.host.kill()
-            with self.lock:
-                if one.state == "stopping":
-                    one.become("stopped", self.now(), code, message)
-
-        self.timers.after(self.behaviour.shutdown_seconds, stopped)
 
     def _terminated(self, one: Rented, code: str, message: str) -> None:
         one.console = one.host.console()  # closing deletes the host's files
@@ -221,7 +204,7 @@ class Compute:
     def _went_down(self, instance_id: str, why: str) -> None:
         """The host ended by itself."""
         one = self.rented.get(instance_id)
-        if one is None or one.state in {*ENDED, "stopping", "stopped"}:
+        if one is None or one.state in ENDED:
             return
         self.say("host", one.id, f"went down: {why or 'crash'}")
         if why == "reboot":  # EC2 keeps the instance, and its state
@@ -231,6 +214,8 @@ class Compute:
             if one.spot or one.instance.instance_initiated_shutdown_behavior == "terminate":
                 self.end(instance_id, *ITSELF)
             else:
-                self.stop(one, *ITSELF)
+                with self.lock:
+                    one.become("stopped", self.now(), *ITSELF)
+                self.say("state", one.id, f"stopped: {ITSELF[0]}")
         else:
             one.impair()

@@ -10,7 +10,7 @@ from moto.ec2.responses._base_response import EC2BaseResponse
 from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.host import Machine
 
-STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopped": 80}
 RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
 
 USER = "Client.UserInitiatedShutdown", "User initiated shutdown"
@@ -118,7 +118,7 @@ class Rented:
         self.instance._state = _State(name)  # noqa: SLF001  moto has no other way in
         self.instance.state_reason.code = code or ("pending" if name == "pending" else "")
         self.instance.state_reason.message = f"{code}: {message}" if code else name
-        if code and name in {"shutting-down", "stopping"}:
+        if code and name in {"shutting-down", "stopped"}:
             # EC2 gives the time of a transition in this form only.
             who = "User" if code.startswith("Client") else "Service"
             when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
