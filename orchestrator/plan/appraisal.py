@@ -12,6 +12,7 @@ from gpu_offload.orchestrator.estimate.gpu import SETUP_S, estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
 from gpu_offload.orchestrator.estimate.history import family_of, ultralytics_minor
 from gpu_offload.orchestrator.estimate.installation import NOTHING, PRIORS_S, Part, installation
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
 from gpu_offload.orchestrator.estimate.processor import this_processor
 from gpu_offload.orchestrator.estimate.workload import Workload
@@ -96,7 +97,7 @@ class Appraisal:
     ) -> tuple[Option, ...]:
         """Return this CPU as an option, then the instances that the settings allow; `blocked` rules those out."""
         device = self.settings.training.device
-        after = comparison(self.work, cpu, self.compared)
+        after = self._comparison(cpu)
         offer = cpu_offer(cores(), round(memory() / GIB, 1))
         here = judge(offer, cpu.interval, limits, comparison=after).with_estimate(cpu)
         if not has_device(device):
@@ -125,6 +126,12 @@ class Appraisal:
             reasons = [*(fault.reason for fault in blocked), *self._gpu_faults(offer.gpu)]
             rented.append(option.ruled_out(reasons) if reasons else option)
         return (here, *rented)
+
+    def _comparison(self, cpu: Estimate) -> Interval:
+        """Return what follows the publication, on the machine of the command."""
+        if not self.compared:
+            return NOTHING
+        return comparison(self.work, cpu, self.compared, slowness=this_processor().slowness)
 
     def _on_gpu(self, offer: Offer, gpu: Gpu) -> Estimate:
         setup = SETUP_S + (PRIORS_S["requirements"] if self.has_requirements else 0.0)
@@ -159,7 +166,7 @@ class Appraisal:
             parts: tuple[Part, ...] = ("requirements",) if self.has_requirements else ()
             prior = estimate_cpu_prior(self.work, offer.vcpus)
             estimate = self._installing(self._corrected(prior, offer.machine), parts)
-        after = comparison(self.work, cpu, self.compared)
+        after = self._comparison(cpu)
         return judge(offer, estimate.interval, limits, comparison=after).with_estimate(estimate)
 
     def key(self, machine: str) -> HistoryKey:
