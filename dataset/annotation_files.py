@@ -1,5 +1,6 @@
 """Distinguishes annotation files of other formats from other files with the same extension."""
 
+import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 _HEAD: Final = 1 << 16
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""What begins a text of PowerShell, in which each letter has a zero byte. The readers then say what to do."""
 _BOX_COLUMN: Final = re.compile(rb"(?<![a-z])(x_?min|bbox|bounding_?box)(?![a-z])", re.IGNORECASE)
 _NEAR: Final = 32 << 20
 """Bytes in which the words of a format occur, but for the one that may follow all objects of a COCO file."""
@@ -22,6 +25,8 @@ class AnnotationFormat(StrEnum):
     LABELME = "LabelMe JSON"
     CREATE_ML = "CreateML JSON"
     CVAT = "CVAT XML"
+    SUPERVISELY = "Supervisely JSON"
+    BDD = "BDD100K JSON"
     VIA = "VGG Image Annotator JSON"
     LABEL_STUDIO = "Label Studio JSON"
     HUB = "Hugging Face JSON Lines"
@@ -33,6 +38,8 @@ _WORDS: Final = {
     AnnotationFormat.COCO: {b'"images"', b'"annotations"', b'"categories"'},
     AnnotationFormat.LABELME: {b'"shapes"', b'"imagePath"'},
     AnnotationFormat.VIA: {b'"shape_attributes"'},
+    AnnotationFormat.SUPERVISELY: {b'"objects"', b'"geometryType"', b'"exterior"'},
+    AnnotationFormat.BDD: {b'"labels"', b'"box2d"', b'"category"'},
     AnnotationFormat.LABEL_STUDIO: {b'"original_width"', b'"original_height"', b'"rotation"'},
     AnnotationFormat.CREATE_ML: {b'"annotations"', b'"coordinates"', b'"label"'},
 }
@@ -88,7 +95,8 @@ def starts_with(file: Path, content: bytes) -> bool:
 
 def _start(file: Path) -> bytes:
     with file.open("rb") as stream:
-        return stream.read(_HEAD)
+        head = stream.read(_HEAD)
+    return head.replace(b"\0", b"") if head.startswith(_UTF16) else head
 
 
 def _json(file: Path) -> AnnotationFormat | None:
@@ -97,8 +105,11 @@ def _json(file: Path) -> AnnotationFormat | None:
     wanted = set().union(*_WORDS.values())
     seen: set[bytes] = set()
     with file.open("rb") as stream:
+        is_wide = stream.read(2) in _UTF16
+        stream.seek(0)
         overlap = b""
         while not coco <= seen and (piece := stream.read(1 << 20)):
+            piece = piece.replace(b"\0", b"") if is_wide else piece
             block = overlap + piece
             seen.update(word for word in wanted - seen if word in block)
             if stream.tell() > _NEAR:

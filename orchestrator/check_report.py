@@ -1,11 +1,14 @@
 """What `offload check` found in a dataset, as text and as JSON."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from gpu_offload.dataset.finding import DatasetError, Finding, counted
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.orchestrator.output.units import human_bytes
+
+SHOWN: Final = 100
+"""Class names that are printed; ImageNet has a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class Checked:
 
     def text(self, prefix: str = "") -> str:
         """Return it as text for people; `prefix` makes paths relative to another folder than the dataset's."""
+        names = self.snapshot.classes
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         counts = ", ".join(f"{n} {split}" for split, n in self.snapshot.images.items())
         lines = [
             (
                 f"{self.snapshot.task}: {counts}; {human_bytes(self.snapshot.bytes)}; "
-                f"classes {', '.join(self.snapshot.classes)}"
+                f"classes {', '.join(names[:SHOWN])}{more}"
             )
         ]
         lines += [f"warning: {warning.text(prefix)}" for warning in self.warnings]

@@ -362,3 +362,19 @@ def test_a_file_without_categories_is_one_fault(tmp_path):
     with pytest.raises(DatasetError) as caught:
         read_snapshot(tmp_path)
     assert len(caught.value.findings) == 1
+
+
+def test_a_file_in_utf_16_is_known_and_said_to_be_so(tmp_path):
+    """PowerShell's > writes it."""
+    names = pictures(tmp_path, [f"{index}.bmp" for index in range(20)])
+    put(tmp_path / "all.json", coco(names, info={"x": "x" * (1 << 20)}).encode("utf-16"))
+    (fault,) = errors(tmp_path)
+    assert (fault.path, "save it as UTF-8" in fault.message) == ("all.json", True)
+
+
+def test_a_file_that_begins_with_its_images_is_known(tmp_path):
+    names = pictures(tmp_path, [f"train/{index}.bmp" for index in range(20)])
+    document = json.loads(coco(names))
+    del document["info"]
+    put(tmp_path / "all.json", json.dumps(document))
+    assert read_snapshot(tmp_path).layout is Layout.COCO

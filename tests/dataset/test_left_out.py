@@ -185,6 +185,12 @@ STUDIO = '[{"annotations": [{"result": [{"original_width": 16, "original_height"
             "Hugging Face",
         ),
         ("export.json", STUDIO, "Label Studio"),
+        (
+            "ann/p0.bmp.json",
+            '{"objects": [{"geometryType": "rectangle", "points": {"exterior": []}}]}',
+            "Supervisely",
+        ),
+        ("det_train.json", '[{"name": "p0", "labels": [{"category": "car", "box2d": {}}]}]', "BDD100K"),
         ("all.json", POINTER, "git lfs pull"),
         ("train/p0.xml", POINTER, "git lfs pull"),
     ],

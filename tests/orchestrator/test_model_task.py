@@ -112,3 +112,13 @@ def test_faults_of_the_definition_are_refused_by_check_and_plan_beside_those_of_
     next((tmp_path / "data").rglob("*.txt")).write_text("0 x\n")
     with pytest.raises(DatasetError, match=r"mine\.yaml:3: .*did you mean Conv"):
         api.check(loaded)
+
+
+def test_of_very_many_classes_the_first_hundred_are_printed(tmp_path):
+    put(flat(tmp_path / "data") / "classes.txt", "".join(f"class{number}\n" for number in range(120)))
+    put(tmp_path / "offload.toml", '[dataset]\npath = "data"\n')
+    checked = api.check(load_settings(tmp_path, environment={}))
+    line = checked.text().splitlines()[0]
+    assert "class99 and 20 more" in line
+    assert "class100" not in line
+    assert len(checked.json()["classes"]) == 120
