@@ -10,7 +10,8 @@ from gpu_offload.orchestrator.github.data_change import base_of, data_change
 from gpu_offload.orchestrator.github.small_summaries import plan_sentence, plan_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.output.console import plain
-from gpu_offload.orchestrator.plan.prerequisites import Obstacle, may_rent
+from gpu_offload.orchestrator.plan.option import Obstacle
+from gpu_offload.orchestrator.plan.prerequisites import may_rent
 from gpu_offload.orchestrator.registry.manifest import INDEX_KEY
 
 NO_LAUNCHER = Obstacle(

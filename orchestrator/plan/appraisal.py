@@ -18,8 +18,7 @@ from gpu_offload.orchestrator.estimate.processor import this_processor
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu, Offer, cpu_offer, gpu_named
 from gpu_offload.orchestrator.plan.decision import judge
-from gpu_offload.orchestrator.plan.option import Limits, Option
-from gpu_offload.orchestrator.plan.prerequisites import Obstacle
+from gpu_offload.orchestrator.plan.option import Limits, Obstacle, Option
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.remote_job.machine import cores, gpu, has_device, has_gpu, memory
 from gpu_offload.remote_job.result import Calibration

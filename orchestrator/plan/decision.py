@@ -12,10 +12,10 @@ from typing import Any
 from gpu_offload.orchestrator.cost.prices import VOLUME_GIB, expected_cost
 from gpu_offload.orchestrator.estimate.installation import NOTHING
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import BackendName, Offer
+from gpu_offload.orchestrator.offers.offer import BackendName, Offer, Where
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.certainty import TOSS_UP, cheaper, within
-from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
+from gpu_offload.orchestrator.plan.option import Decision, Limits, Obstacle, Option
 from gpu_offload.orchestrator.plan.reasons import (
     changes_for_cpu,
     changes_for_worth,
@@ -108,6 +108,36 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
         fails = None if cpu is None or cpu.is_ruled_out else 1 - within(cpu.interval, limits.cpu_limit[0])
         return Decision("ec2", best, why, changes_to_fit_cpu(cpu, limits, epochs), fails)
     return nothing_feasible(options, limits, epochs)
+
+
+def decide_for(
+    on: Where,
+    options: Sequence[Option],
+    limits: Limits,
+    blocked: Sequence[Obstacle],
+    *,
+    epochs: int,
+    begins_here: bool,
+    escalates: bool,
+) -> Decision:
+    """Decide between the options, or for the place `on`; `blocked` keeps instances from training.
+
+    `begins_here`: an earlier plan chose this CPU, which a training that `escalates` leaves where it has to. `epochs` are
+    those of the training, which has fewer where it continues a version.
+    """
+    possible = [option for option in options if option.where != "ec2" or not blocked]
+    if begins_here:
+        return begun_here(decide(possible, limits, epochs=epochs), possible[0], escalates=escalates)
+    if on == "ec2" and blocked:
+        why = f"cannot train on EC2: {'; '.join(fault.reason for fault in blocked)}."
+        return Decision("none", None, why, tuple(fault.remedy for fault in blocked))
+    if on != "auto":
+        return forced(on, possible, limits, epochs=epochs)
+    decision = decide(possible, limits, epochs=epochs)
+    if blocked:
+        wanted = "To rent a GPU: " + "; ".join(fault.remedy for fault in blocked) + "."
+        decision = replace(decision, changes=(*decision.changes, wanted))
+    return decision
 
 
 def begun_here(decision: Decision, cpu: Option, *, escalates: bool) -> Decision:

@@ -44,6 +44,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A reason why no instance can train, and its remedy."""
+
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One place to train in, judged."""
 

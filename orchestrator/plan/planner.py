@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace
@@ -15,12 +15,11 @@ from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.appraisal import Appraisal
 from gpu_offload.orchestrator.plan.candidate import list_candidates
-from gpu_offload.orchestrator.plan.decision import begun_here, decide, forced
+from gpu_offload.orchestrator.plan.decision import decide_for
 from gpu_offload.orchestrator.plan.inputs import PlanInputs, read_inputs
-from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
+from gpu_offload.orchestrator.plan.option import Obstacle, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned, limits_of
 from gpu_offload.orchestrator.plan.prerequisites import (
-    Obstacle,
     check_code,
     imported_on_node,
     may_rent,
@@ -131,7 +130,15 @@ class Planning:
         options = appraisal.options(cpu, limits, TABLE if offers is None else offers, blocked)
         if on == "ray" and done is None and self.ray_offer is not None:
             options = (options[0], appraisal.on_ray(self.ray_offer(imported_on_node(inputs)), cpu, limits))
-        decision = self._decide(options, limits, on, blocked, work.epochs)
+        decision = decide_for(
+            on,
+            options,
+            limits,
+            blocked,
+            epochs=work.epochs,
+            begins_here=begins_here,
+            escalates=self.settings.limits.on_overrun == "escalate",
+        )
         report = PlanReport(
             fingerprint=inputs.fingerprint,
             training_key=inputs.key,
@@ -189,25 +196,6 @@ class Planning:
         asked = inputs.requirements
         news = asked is not None and not is_installed(asked, self.store, self.workspace.packages)
         return (*(("job",) if self.job_installs else ()), *(("requirements",) if news else ()))
-
-    def _decide(
-        self, options: tuple[Option, ...], limits: Limits, on: Where, blocked: Sequence[Obstacle], epochs: int
-    ) -> Decision:
-        """Decide between the options. `epochs` are those of the training, which has fewer where it continues a version."""
-        possible = [option for option in options if option.where != "ec2" or not blocked]
-        if on == "cpu" and self.launched_later:
-            escalates = self.settings.limits.on_overrun == "escalate"
-            return begun_here(decide(possible, limits, epochs=epochs), possible[0], escalates=escalates)
-        if on == "ec2" and blocked:
-            why = f"cannot train on EC2: {'; '.join(fault.reason for fault in blocked)}."
-            return Decision("none", None, why, tuple(fault.remedy for fault in blocked))
-        if on != "auto":
-            return forced(on, possible, limits, epochs=epochs)
-        decision = decide(possible, limits, epochs=epochs)
-        if blocked:
-            wanted = "To rent a GPU: " + "; ".join(fault.remedy for fault in blocked) + "."
-            decision = replace(decision, changes=(*decision.changes, wanted))
-        return decision
 
 
 def planning_of(

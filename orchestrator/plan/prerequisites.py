@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from gpu_offload.errors import OffloadError
@@ -16,6 +15,7 @@ from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, sto
 from gpu_offload.orchestrator.output.console import enumerated
 from gpu_offload.orchestrator.plan.code_reader import External
 from gpu_offload.orchestrator.plan.inputs import PlanInputs, ProjectFiles
+from gpu_offload.orchestrator.plan.option import Obstacle
 from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.requirements import normalised
 from gpu_offload.orchestrator.settings.load import Settings
@@ -32,17 +32,6 @@ class RentingError(OffloadError):
 
 class TrainingExtraError(OffloadError):
     """Ultralytics is not installed here; the text says how to install it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """A reason why no instance can train, and its remedy."""
-
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.remedy}"
 
 
 def is_installed(module: str) -> bool:
