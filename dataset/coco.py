@@ -45,9 +45,11 @@ def list_coco(folder: AnnotatedFolder, files: Sequence[str]) -> DatasetFiles:
     readings = [CocoFile(file, splits[file], conversion) for file in sorted(chosen)]
     classes = _classes(readings, conversion)
     image_splits: dict[str, set[Split]] = {}
-    if not classes and not conversion.findings.failed:
+    if not classes and conversion.images and not conversion.findings.failed:
         conversion.fail(
-            Location(readings[0].file, None), "names no categories; export it with them", "no-classes"
+            Location(readings[0].file, None),
+            "holds COCO annotations and names no categories; export it with them",
+            "no-classes",
         )
     for reading in readings if classes else ():
         reading.add_objects({number: index for index, number in enumerate(sorted(classes))}, folder.task)

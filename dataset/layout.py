@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,8 @@ _SPLIT_NAME: Final = re.compile(
     r"(?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev|eval(uation)?)|(?P<test>test(ing)?|holdout)"
 )
 _MASKS: Final = re.compile(
-    r"(.*/)?((ground[-_ ]?truth|gt|segmentation)?[-_ ]?masks?|segmentation(class|object))/.*", re.IGNORECASE
+    r"(.*/)?((ground[-_ ]?truth|gt|segmentation)?[-_ ]?masks?|segmentation(class|object))(/.*)?",
+    re.IGNORECASE,
 )
 _SPLIT_DECORATION: Final = re.compile(r"[-_ ]?(set|data|split|images|imgs|\d{4})$")
 
@@ -74,7 +76,12 @@ def is_image(name: str) -> bool:
 
 def is_mask(name: str) -> bool:
     """Whether an image is in a folder of masks, which have the names of the pictures that they are for."""
-    return is_image(name) and _MASKS.fullmatch(name) is not None
+    return _of_masks(name.rpartition("/")[0]) and is_image(name)
+
+
+@lru_cache(maxsize=16)
+def _of_masks(folder: str) -> bool:
+    return _MASKS.fullmatch(folder) is not None
 
 
 def label_name(image: str) -> str:
