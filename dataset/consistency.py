@@ -86,10 +86,12 @@ class ConsistencyCheck:
             message = f"{len(bare)} of {count} images have no label, but {seen}"
             self.findings.append(error("", "label-elsewhere", message))
             return
+        unread = any(finding.code == "unread-format" for finding in self.findings)
         for name in orphans:
             self.listing.census.count(Reason.ORPHAN, name)
-            message = "is a label without an image; remove it or restore the image"
-            self.findings.append(warning(name, "no-image", message))
+            if not unread:  # else it may be the label of a picture that was just reported
+                message = "is a label without an image; remove it or restore the image"
+                self.findings.append(warning(name, "no-image", message))
         if bare:
             message = (
                 f"{len(bare)} of {count} images have no label and count as background "

@@ -237,3 +237,13 @@ def test_masks_without_labels_are_no_background(tmp_path):
     snapshot = read_snapshot(tmp_path, classes=["car"])
     assert (sum(snapshot.images.values()), snapshot.warnings) == (16, ())
     assert any(line.startswith("16 x picture of masks") for line in snapshot.left_out)
+
+
+def test_labels_of_pictures_that_are_not_read_are_no_second_finding(tmp_path):
+    in_folders(tmp_path)
+    for index in range(4):
+        put(tmp_path / f"images/q{index}.jfif", b"x")
+        put(tmp_path / f"labels/q{index}.txt", BOX)
+    with pytest.raises(DatasetError) as caught:
+        read_snapshot(tmp_path, classes=["car"])
+    assert [finding.code for finding in caught.value.findings] == ["unread-format"]
