@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ MODULES = SEVERAL | {
     "HGStem", "Index", "PSA", "RepC3", "RepConv", "RepNCSPELAN4", "RepVGGDW", "ResNetLayer", "SCDown", "SPP",
     "SPPELAN", "SPPF", "TorchVision",
 }  # fmt: skip
-"""What a row of Ultralytics 8.4.190 can name, beside `nn.` and `torchvision.ops.`."""
+"""What a row of Ultralytics can name in the version `CHECKED`, beside `nn.` and `torchvision.ops.`."""
+CHECKED = (8, 4, 190)
 
 
 def check_definition(path: Path, name: str) -> int:
@@ -78,7 +80,7 @@ def _faults(top: Any, stem: str) -> Iterator[tuple[Any, str]]:
             yield row.start_mark, message
     if rows:
         last = rows[-1].value[2].value if _is_row(rows[-1]) else None
-        if last is not None and last not in HEADS | {"Classify"} and _is_known(last):
+        if last is not None and last not in HEADS | {"Classify"} and (last in MODULES or _is_layer(last)):
             message = f"ends with {last}, which is no head; end with Detect, Segment, Pose or Classify"
             yield rows[-1].start_mark, message
 
@@ -114,7 +116,7 @@ def _row_faults(row: Any, index: int) -> Iterator[str]:
         yield f"row {index} names {name}, which Ultralytics does not have{suggestion(name, MODULES)}"
         return
     several = isinstance(source, yaml.SequenceNode)
-    if several != (name in SEVERAL):
+    if name in MODULES and several != (name in SEVERAL):
         yield f"row {index}: {name} reads " + (
             "one layer, not a list; write for example -1"
             if several
@@ -131,7 +133,19 @@ def _row_faults(row: Any, index: int) -> Iterator[str]:
 
 
 def _is_known(module: str) -> bool:
-    return module in MODULES or re.fullmatch(r"(?:nn|torchvision\.ops)\.[A-Za-z]\w*", module) is not None
+    return module in MODULES or _is_layer(module) or _has_newer()
+
+
+def _is_layer(module: str) -> bool:
+    return re.fullmatch(r"(?:nn|torchvision\.ops)\.[A-Za-z]\w*", module) is not None
+
+
+def _has_newer() -> bool:
+    """Whether the installed Ultralytics may have modules that the table does not."""
+    try:
+        return tuple(int(part) for part in metadata.version("ultralytics").split(".")[:3]) > CHECKED
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def _is_row(row: Any) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gpu_offload.orchestrator.plan import definition
 from gpu_offload.orchestrator.plan.definition import HEADS, MODULES, SEVERAL, check_definition
 from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, layers_of
 from gpu_offload.orchestrator.plan.project import PlanningError
@@ -58,6 +59,13 @@ def test_every_fault_of_a_definition_is_said_at_once(tmp_path):
     assert "no head" in refusal(tmp_path, GOOD.replace("  - [[0, 1, -1], 1, Detect, [nc]]\n", ""))
     assert "is no mapping" in refusal(tmp_path, "- 1\n")
     assert refusal(tmp_path, GOOD) is None
+
+
+def test_a_newer_ultralytics_may_have_modules_that_the_table_does_not(tmp_path, monkeypatch):
+    text = GOOD.replace("[-1, 2, C2f", "[[-1, 0], 2, C4f")
+    assert "C4f" in refusal(tmp_path, text)
+    monkeypatch.setattr(definition.metadata, "version", lambda _name: "8.4.1000")
+    assert refusal(tmp_path, text) is None
 
 
 @pytest.mark.training
