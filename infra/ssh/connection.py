@@ -1,6 +1,7 @@
 """Opens a fabric connection: pinned host key, our socket, none of the user's settings."""
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +9,19 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.infra.ssh.errors import HostAuthError, HostKeyMismatchError, HostUnreachableError
 from gpu_offload.infra.ssh.key import ClientKey, PublicKey
-from gpu_offload.infra.ssh.socket import connect
 
 if TYPE_CHECKING:
     import fabric
     import paramiko
+
+UNACKNOWLEDGED_MS = 5_000
+"""TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the connection counts as dead."""
+
+IDLE_S, PROBE_EVERY_S, PROBES = 3, 1, 3
+"""SO_KEEPALIVE: an idle connection that is cut is noticed after IDLE_S + PROBE_EVERY_S * PROBES seconds.
+
+paramiko's own keep-alive sends and waits for no answer, so it cannot notice a cut.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ def open_connection(
     # paramiko logs tracebacks, which Python prints where no logging is set up; we raise typed errors instead.
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
     try:
-        sock = connect(address.host, address.port, timeout)
+        sock = _connected(address.host, address.port, timeout)
     except OSError as error:
         raise HostUnreachableError(f"{address}: no connection: {error}") from error
     connection = fabric.Connection(
@@ -70,6 +79,28 @@ def open_connection(
         connection.client.close()  # fabric closes only what it has opened
         sock.close()
         raise
+    return connection
+
+
+def _connected(host: str, port: int, timeout: float) -> socket.socket:
+    """Connect within `timeout` seconds. Raises OSError.
+
+    The kernel ends the connection when packets are dropped silently, also while it is idle:
+    test_a_silent_cut_is_noticed_within_ten_seconds_waiting_or_sending.
+    """
+    connection = socket.create_connection((host, port), timeout=timeout)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS,
+        "TCP_KEEPIDLE": IDLE_S,
+        "TCP_KEEPINTVL": PROBE_EVERY_S,
+        "TCP_KEEPCNT": PROBES,
+    }
+    for name, value in options.items():
+        # Not every system that the launcher may run on has all four (macOS lacks the first).
+        if (option := getattr(socket, name, None)) is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection
 
 

@@ -87,33 +87,22 @@ def fused_norm(machine: Capacity) -> Switch:
     return Switch(True, f"compiled by {machine.compiler} in about a second")
 
 
-def fused_optimizer(_machine: Capacity) -> Switch:
-    """Update all parameters in one call."""
-    return Switch(True, "Adam, AdamW and SGD have a fused kernel on a CPU")
-
-
-def image_cache(_machine: Capacity) -> Switch:
-    """Keep decoded pictures, within bounds that follow the memory."""
-    return Switch(True, "decoded and scaled pictures are kept where memory allows")
-
-
-def trial(_machine: Capacity) -> Switch:
-    """Time a few steps in both memory layouts and precisions before a long training."""
-    return Switch(True, f"for trainings of {TRIAL_MIN_STEPS} steps and more")
+def always(reason: str) -> Callable[[Capacity], Switch]:
+    """Return the choice of a switch that every machine has."""
+    return lambda _machine: Switch(True, reason)
 
 
 CHOICES: dict[str, Callable[[Capacity], Switch]] = {
-    choice.__name__: choice
-    for choice in (
-        threads,
-        allocator,
-        channels_last,
-        mixed_precision,
-        fused_norm,
-        fused_optimizer,
-        image_cache,
-        trial,
-    )
+    "threads": threads,
+    "allocator": allocator,
+    "channels_last": channels_last,
+    "mixed_precision": mixed_precision,
+    "fused_norm": fused_norm,
+    "fused_optimizer": always("Adam, AdamW and SGD have a fused kernel on a CPU"),
+    "image_cache": always("decoded and scaled pictures are kept where memory allows"),
+    "trial": always(
+        f"a few steps in both memory layouts and precisions, for trainings of {TRIAL_MIN_STEPS} steps and more"
+    ),
 }
 """All switches, by the name that `TrainingSpec.speed` turns them off by."""
 
