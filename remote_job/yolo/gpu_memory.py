@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from ultralytics.data.build import build_dataloader
-from ultralytics.utils import LOGGER
-
 from gpu_offload.errors import OffloadError
 
 SIGNS = ("out of memory", "ALLOC_FAILED")
@@ -22,12 +19,11 @@ def said(error: RuntimeError) -> str | None:
     return next((line for line in str(error).splitlines() if any(sign in line for sign in SIGNS)), None)
 
 
-def explained(trainer: Any, why: str) -> GpuMemoryError:
-    """Return the error that says what to set; `why` is what PyTorch says."""
-    batch, size = trainer.batch_size, trainer.args.imgsz
+def explained(device: str, batch: int, size: int, why: str) -> GpuMemoryError:
+    """Return the error that says what to set for a batch at an image size; `why` is what PyTorch says."""
     smaller = f"training.batch = {batch // 2}, " if batch > 1 else ""
     return GpuMemoryError(
-        f"the memory of {trainer.device} does not suffice for training.batch {batch} at training.image-size {size}: "
+        f"the memory of {device} does not suffice for training.batch {batch} at training.image-size {size}: "
         f"set {smaller}a smaller training.image-size or training.model, or take a GPU with more memory "
         f"(ec2.instance-types); PyTorch says: {why}"
     )
@@ -35,6 +31,8 @@ def explained(trainer: Any, why: str) -> GpuMemoryError:
 
 def validated(trainer: Any, validate: Callable[[], Any]) -> Any:
     """Validate; in smaller batches, which change no model, where memory does not suffice."""
+    from ultralytics.utils import LOGGER
+
     while True:
         try:
             return validate()
@@ -54,6 +52,8 @@ def smaller_loader(loader: Any, device: Any) -> Any:
 
     The batches divide those by which the dataset has chosen its images' shapes, so that every image keeps its own.
     """
+    from ultralytics.data.build import build_dataloader
+
     dataset, batch = loader.dataset, loader.batch_size
     shaped = batch if getattr(dataset, "batch", None) is None else getattr(dataset, "batch_size", batch)
     sizes = (size for size in range(batch // 2, 0, -1) if shaped % size == 0)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from gpu_offload.remote_job.data import TrainingData
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.progress import Progress
-from gpu_offload.remote_job.yolo import isolation
-from gpu_offload.remote_job.yolo.team import Orders
+from gpu_offload.remote_job.yolo import gpu_memory, isolation
+from gpu_offload.remote_job.yolo.team import NO_MEMORY, Orders
 
 
 class Silent(Progress):
@@ -52,8 +53,14 @@ def follow(text: str) -> None:
     isolation.isolate(bench.work / "config")
     from gpu_offload.remote_job.yolo import resume, run
 
-    with isolation.offline():
-        run.build(bench, resume.resumption(bench)).train()
+    try:
+        with isolation.offline():
+            run.build(bench, resume.resumption(bench)).train()
+    except RuntimeError as error:
+        if gpu_memory.said(error) is None:
+            raise
+        traceback.print_exc()
+        sys.exit(NO_MEMORY)
 
 
 def _die_with_parent() -> None:

@@ -16,7 +16,7 @@ from gpu_offload.remote_job.result import PREDICTIONS, Export, TrainingResult
 from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.speed import compiler, garbage, plan
 from gpu_offload.remote_job.speed.capacity import capacity
-from gpu_offload.remote_job.yolo import isolation
+from gpu_offload.remote_job.yolo import gpu_memory, isolation
 from gpu_offload.remote_job.yolo.team import team
 
 if TYPE_CHECKING:
@@ -99,7 +99,6 @@ def _trained(bench: Bench) -> "SteadyTrainer":
     import torch
 
     from gpu_offload.remote_job.yolo import resume
-    from gpu_offload.remote_job.yolo.gpu_memory import GpuMemoryError
 
     before: float | None = None
     while True:
@@ -111,7 +110,7 @@ def _trained(bench: Bench) -> "SteadyTrainer":
             bench.progress.stage("build", work.clock.build)
         try:
             _train(work)
-        except GpuMemoryError as error:
+        except gpu_memory.GpuMemoryError as error:
             newest = bench.checkpoints.load()
             kept = newest.manifest.epochs_completed if newest is not None else 0
             if work.world_size > 1 or work.ours.finishing or kept <= work.resuming.epochs_completed:
@@ -125,14 +124,12 @@ def _trained(bench: Bench) -> "SteadyTrainer":
 
 
 def _train(work: "SteadyTrainer") -> None:
-    from gpu_offload.remote_job.yolo import gpu_memory
-
     try:
         work.train()
     except RuntimeError as error:
         if (why := gpu_memory.said(error)) is None:
             raise
-        raise gpu_memory.explained(work, why) from error
+        raise gpu_memory.explained(str(work.device), work.batch_size, work.args.imgsz, why) from error
     finally:
         # An interruption leaves workers behind, which would live as long as this process.
         for loader in (getattr(work, name, None) for name in ("train_loader", "test_loader")):

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gpu_offload.errors import EXIT_FAILED
@@ -17,9 +18,14 @@ from gpu_offload.infra.signals import ending_with_us
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.wire import Wire
+from gpu_offload.remote_job.yolo import gpu_memory
 
 PATIENCE_S = 5.0
 """How long rank 0 may take to notice that another rank is gone: NCCL can wait for it for hours."""
+
+
+NO_MEMORY = 79
+"""The exit code of a rank whose GPU's memory does not suffice."""
 
 
 class Orders(Wire):
@@ -37,6 +43,7 @@ def team(bench: Bench) -> Iterator[None]:
     """Start the other ranks of a training; they are gone when the context ends. Call it before Ultralytics is imported.
 
     Raises:
+        GpuMemoryError: Another rank's GPU has not enough memory.
         SpecError: Ultralytics was imported before, as the only process of a training.
     """
     ranks = bench.spec.gpus
@@ -71,11 +78,31 @@ def team(bench: Bench) -> Iterator[None]:
             threading.Thread(target=_watch, args=(others[-1], rank, bench, ended), daemon=True).start()
         os.environ.update(shared | {"RANK": "0", "LOCAL_RANK": "0"})
         yield
+    except RuntimeError as error:
+        # A rank that is gone ends the collective operations of this one.
+        if (full := _rank_without_memory(others)) is not None:
+            raise _no_memory(bench, full) from error
+        raise
     finally:
         ended.set()
         for other in others:
             other.kill()
             other.wait()
+
+
+def _rank_without_memory(others: "Sequence[subprocess.Popen[str]]") -> int | None:
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        codes = [other.poll() for other in others]
+        if NO_MEMORY in codes:
+            return codes.index(NO_MEMORY) + 1
+        if None not in codes or time.monotonic() > until:
+            return None
+        time.sleep(0.05)
+
+
+def _no_memory(bench: Bench, rank: int) -> Exception:
+    return gpu_memory.explained(f"GPU {rank}", bench.spec.batch, bench.spec.image_size, "see the log")
 
 
 def _start(rank: int, environment: dict[str, str], orders: str) -> "subprocess.Popen[str]":
@@ -99,6 +126,8 @@ def _watch(other: "subprocess.Popen[str]", rank: int, bench: Bench, ended: threa
     if ended.is_set() or code == 0:
         return
     message = f"the process of GPU {rank} ended with code {code}; its last output is in the log"
+    if code == NO_MEMORY:
+        message = str(_no_memory(bench, rank))
     print(message)  # noqa: T201 - to the log
     if ended.wait(PATIENCE_S):
         return

@@ -2,17 +2,23 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from remote_job_case import make_spec, make_tree, module, run_module, stderr, stopping_at, wait_for
+from remote_job_case import bare_spec, make_spec, make_tree, module, run_module, stderr, stopping_at, wait_for
 
 from gpu_offload.errors import EXIT_RESUMABLE
+from gpu_offload.remote_job.data import TrainingData
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.interruption import InterruptedTrainingError
 from gpu_offload.remote_job.train import spec_faults, train
+from gpu_offload.remote_job.yolo import team
+from gpu_offload.remote_job.yolo.gpu_memory import GpuMemoryError
 
 pytestmark = [
     pytest.mark.training,
@@ -76,6 +82,22 @@ def test_one_process_that_fails_ends_the_training(tmp_path):
         process.communicate(timeout=60)
     assert process.returncode == 1
     assert "the process of GPU 1 ended" in stderr(tmp_path)
+
+
+def test_a_process_whose_memory_does_not_suffice_is_named_with_a_batch_that_may_fit(tmp_path, monkeypatch):
+    """The others notice only that a collective operation fails."""
+
+    def start(*_):
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({team.NO_MEMORY})"])
+
+    monkeypatch.delitem(sys.modules, "ultralytics", raising=False)
+    monkeypatch.setattr(team, "_start", start)
+    monkeypatch.setattr(team, "PATIENCE_S", 240.0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as `isolate` does
+    spec = bare_spec(tmp_path, gpus=2)
+    bench = SimpleNamespace(spec=spec, data=TrainingData(tmp_path, tmp_path, {}), weights=None)
+    with pytest.raises(GpuMemoryError, match=r"GPU 1 .*training\.batch = 2"), team.team(bench):
+        raise RuntimeError("Connection closed by peer")
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
