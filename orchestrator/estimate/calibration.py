@@ -60,7 +60,7 @@ def calibration_key(spec: TrainingSpec, work: Workload, definition: str | None =
         "model": spec.model,
         "task": spec.task,
         "image_size": spec.image_size,
-        "batch": spec.batch,
+        "batch": [spec.batch, work.batch_images],
         "heavy_optimizer": work.heavy_optimizer,
         # A handful of images more or less does not matter.
         "images": (work.train_images + work.val_images) // 50,

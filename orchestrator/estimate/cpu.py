@@ -37,7 +37,7 @@ def estimate_cpu(work: Workload, calibration: "Calibration") -> Estimate:
         raise ValueError("this calibration is of another training, calibrate again: " + "; ".join(wrong))
     rates = rates_of(work, pace)
     # Of the first epoch: its pictures are decoded, and its first step warms up.
-    first = LOOK_S + pace.decoding * work.train_images / work.batch + FIRST_STEP * rates.batch_plain
+    first = LOOK_S + pace.decoding * work.train_images / work.batch_images + FIRST_STEP * rates.batch_plain
     no_trial = work.batches * work.epochs < calibration.trial_steps
     start = max(0.0, rates.start - (calibration.trial if no_trial else 0.0))
     notes = [f"measured on this machine: {calibration.machine}"]
@@ -143,7 +143,7 @@ def estimate_cpu_prior(
     speed_up = 1.0 if threads == 1 else TWO_THREADS * (threads / 2) ** POWER
     compute = arithmetic / speed_up * (1.0 if full_speed else 1.16)
     slowness = processor.slowness if processor is not None else 1.0
-    batch = compute * work.batch + OVERHEAD_S * slowness * work.host_work
+    batch = compute * work.batch_images + OVERHEAD_S * slowness * work.host_work
     trial = TRIAL_S if full_speed and work.batches * work.epochs >= TRIAL_MIN_STEPS else 0.0
     # Decoded images are kept for the later epochs, as far as `remote_job.speed.image_cache` has room.
     once = (
@@ -152,8 +152,8 @@ def estimate_cpu_prior(
     rates = Rates(
         start=START_S * slowness + trial + (work.train_images + work.val_images) / 2000,
         first=LOOK_S * slowness + FIRST_STEP * batch + once * (work.train_images + work.val_images),
-        batch_mosaic=batch + work.batch * (load_seconds(work, mosaic=True) - once),
-        batch_plain=batch + work.batch * (load_seconds(work, mosaic=False) - once),
+        batch_mosaic=batch + work.batch_images * (load_seconds(work, mosaic=True) - once),
+        batch_plain=batch + work.batch_images * (load_seconds(work, mosaic=False) - once),
         optimizer_step=(0.67 if work.heavy_optimizer else 0.034)
         * work.parameters
         / 3.16e6

@@ -48,7 +48,7 @@ def rates_of(work: Workload, pace: "Pace") -> Rates:
         raise ValueError("the pace holds no step")
     plain, mosaic = pace.plain or known, pace.mosaic or known
     load = load_seconds(work, mosaic=False)
-    forward = max(0.0, plain.batch / work.batch - load) * 0.3
+    forward = max(0.0, plain.batch / work.batch_images - load) * 0.3
     return Rates(
         start=pace.ready,
         first=0.0,
@@ -140,7 +140,7 @@ def _by_epochs(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, 
 
 def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, float]:
     rates = rates_of(work, pace)
-    batches = work.train_images / work.batch
+    batches = work.train_images / work.batch_images
     begun = min(float(at.batches), batches)
     mosaic_left = max(0.0, work.mosaic_epochs - at.epochs) * batches
     plain_left = (work.epochs - max(at.epochs, work.mosaic_epochs)) * batches
@@ -152,7 +152,7 @@ def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, f
     validation = work.val_images * rates.validation_image
     epochs_left = work.epochs - at.epochs
     validations = epochs_left if work.validate else min(1, epochs_left)
-    rereading = reread(work.val_images, work.exports) * pace.decoding / work.batch
+    rereading = reread(work.val_images, work.exports) * pace.decoding / work.batch_images
     return {
         "training": mosaic_left * rates.batch_mosaic + plain_left * rates.batch_plain,
         "decoding": max(0.0, batches - begun) * pace.decoding if at.epochs == 0 else 0.0,

@@ -46,7 +46,7 @@ def assemble(
     """Add up the terms of the formula."""
     extra = dict(extra or {})
     ending = {name: extra.pop(name) for name in ("upload and terminate",) if name in extra}
-    batches = work.train_images / work.batch
+    batches = work.train_images / work.batch_images
     mosaic = work.mosaic_epochs
     plain = work.epochs - mosaic
     validation = work.val_images * rates.validation_image
@@ -101,6 +101,11 @@ def decode_seconds(work: Workload) -> float:
 
 def unknowns(work: Workload) -> list[str]:
     """List the assumptions."""
-    if work.decode is not None:
-        return []
-    return [f"decoding a picture was taken to take {1000 * DECODE_S} ms: it was not measured"]
+    assumed = []
+    if work.is_assumed:
+        assumed.append(
+            f"{work.model} is no standard model: until it was measured, it counts as yolov8s, give or take a factor of 5"
+        )
+    if work.decode is None:
+        assumed.append(f"decoding a picture was taken to take {1000 * DECODE_S} ms: it was not measured")
+    return assumed

@@ -70,13 +70,14 @@ def estimate_gpu_prior(work: Workload, gpu: Gpu, vcpus: int, *, setup: float | N
     workers = _workers(vcpus // gpu.count)
     iteration = gpu.host * ITERATION_S * work.host_work
     compute = _compute_seconds(work, gpu)
-    each = work.batch / gpu.count
+    each = work.batch_images / gpu.count
     step = team_step(iteration + each * compute, work, gpu.count)
     batch = {
         mosaic: _overlap(step, each * load_seconds(work, mosaic=mosaic) / workers) for mosaic in (True, False)
     }
     validation = _overlap(
-        iteration / (2 * each) + 0.35 * compute + 0.003, load_seconds(work, mosaic=False) / workers
+        iteration / min(2 * work.batch / gpu.count, max(1, work.val_images)) + 0.35 * compute + 0.003,
+        load_seconds(work, mosaic=False) / workers,
     )
     rates = Rates(
         start=START_S + (work.train_images + work.val_images) / (500 * workers),
@@ -96,7 +97,8 @@ def estimate_gpu_prior(work: Workload, gpu: Gpu, vcpus: int, *, setup: float | N
     ]
     if gpu.count > 1:
         one = _overlap(
-            iteration + work.batch * compute, work.batch * load_seconds(work, mosaic=True) / _workers(vcpus)
+            iteration + work.batch_images * compute,
+            work.batch_images * load_seconds(work, mosaic=True) / _workers(vcpus),
         )
         notes.append(speed_up(one, batch[True], gpu.count))
     return assemble(
@@ -112,7 +114,7 @@ def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:
     T4's)^p (bandwidth / T4's)^q. Fitted to `gpu_anchors` by `benchmarks/gpu_prior.py`, which prints the errors with
     each GPU left out. `vcpus` is 0 where nothing is loaded, because one batch is trained again and again.
     """
-    compute = gpu.host * ITERATION_S * work.host_work / work.batch + _compute_seconds(work, gpu)
+    compute = gpu.host * ITERATION_S * work.host_work / work.batch_images + _compute_seconds(work, gpu)
     return _overlap(compute, load_seconds(work, mosaic=True) / _workers(vcpus)) if vcpus else compute
 
 
@@ -147,8 +149,7 @@ def _compute_seconds(work: Workload, gpu: Gpu) -> float:
     """One image's arithmetic on a GPU; a T4 has 65 TFLOPS in half precision and 320 GB/s."""
     index = math.pow(gpu.fp16_tflops / 65, PEAK_POWER) * math.pow(gpu.bandwidth_gb_s / 320, BANDWIDTH_POWER)
     precision = 1.0 if work.mixed_precision else SINGLE_PRECISION
-    size = (work.image_size / 640) ** 2
-    return precision * IMAGE_S * size * math.pow(work.gflops_640 / 30, POWER) / index
+    return precision * IMAGE_S * work.area * math.pow(work.gflops_640 / 30, POWER) / index
 
 
 def _overlap(compute: float, load: float) -> float:

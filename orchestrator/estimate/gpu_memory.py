@@ -23,11 +23,15 @@ DOUBT = 1.3
 
 def memory_gib(work: Workload, batch: int | None = None) -> float:
     """Return the GPU memory that a training needs, in GiB, about."""
-    image = PER_IMAGE_GIB * math.pow(work.gflops_640, POWER) * (work.image_size / 640) ** 2
+    image = (
+        PER_IMAGE_GIB
+        * math.pow(work.gflops_640, POWER)
+        * (work.image_size / 640 * (1 + work.multi_scale)) ** 2
+    )
     image *= math.pow(work.host_work, LAYERS_POWER) * (1.0 if work.mixed_precision else SINGLE)
     # Weights, gradients, two moments and the average, in single precision.
     state = work.parameters * 5 * 4 / 2**30
-    return CONTEXT_GIB + state + image * (work.batch if batch is None else batch)
+    return CONTEXT_GIB + state + image * (work.batch_images if batch is None else batch)
 
 
 def largest_batch(work: Workload, gpu: Gpu) -> int:
@@ -38,7 +42,7 @@ def largest_batch(work: Workload, gpu: Gpu) -> int:
 
 def memory_fault(work: Workload, gpu: Gpu) -> str | None:
     """Say why a batch will not fit, and which one would; None where it does or may."""
-    needed = memory_gib(work, math.ceil(work.batch / gpu.count))
+    needed = memory_gib(work, math.ceil(work.batch_images / gpu.count))
     if needed <= DOUBT * USABLE * gpu.memory_gib:
         return None
     batch = largest_batch(work, gpu)

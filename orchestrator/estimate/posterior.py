@@ -19,7 +19,7 @@ UPPER = 0.9
 
 Kind = Literal["cpu", "cpu-prior", "gpu", "gpus", "own", "pace", "installation"]
 """How a prediction was made: by steps on this machine, from a table for a CPU, a GPU or several, for code of the user's own
-as if it were Ultralytics, or by the training's own steps; `installation` is of what a training needs installed."""
+as if it were Ultralytics or a model of theirs as if it were yolov8s, or by the training's own steps; `installation` is of what a training needs installed."""
 
 _SPREADS: dict[Kind, tuple[float, float]] = {
     "cpu": (0.06, 0.06),

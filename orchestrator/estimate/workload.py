@@ -51,6 +51,10 @@ class Workload:
     """Whether a GPU computes in half precision where it can (`amp`)."""
     exports: int = 0
     """Formats that the model is written in beside its own."""
+    multi_scale: float = 0.0
+    """By which part a batch is larger or smaller than `image_size`, at most and at random; classification has none."""
+    is_assumed: bool = False
+    """Whether arithmetic and parameters are those of yolov8s, because no standard model has this name and it was not measured."""
     host_work: float = 1.0
     """What a step costs the processor that issues it, relative to YOLOv8's detectors."""
 
@@ -67,9 +71,19 @@ class Workload:
             raise ValueError("a training cannot be estimated: " + "; ".join(wrong))
 
     @property
+    def area(self) -> float:
+        """Pixels of an image relative to 640 x 640, on average over the sizes of batches."""
+        return (self.image_size / 640) ** 2 * (1 + self.multi_scale**2 / 3)
+
+    @property
     def gflops(self) -> float:
         """One forward pass of one image at this training's size; arithmetic grows with the area."""
-        return self.gflops_640 * (self.image_size / 640) ** 2
+        return self.gflops_640 * self.area
+
+    @property
+    def batch_images(self) -> int:
+        """Images of a full batch: no more than there are (`build_dataloader`)."""
+        return min(self.batch, self.train_images)
 
     @property
     def batches(self) -> int:
@@ -139,13 +153,13 @@ def workload(
 ) -> Workload:
     """Describe a training by its settings; missing hyperparameters have Ultralytics' defaults. Raises ValueError.
 
-    A model that is not in `architecture` counts as yolov8s until it is calibrated.
+    Until it is calibrated, a model of the user's counts as the standard one of its file's name, else as yolov8s.
     """
     given = hyperparameters or {}
-    known = facts(model) or UNKNOWN
-    fraction = given.get("fraction", 1.0)
-    if isinstance(fraction, float) and 0 < fraction < 1:
-        train_images = max(1, round(train_images * fraction))
+    known = facts(model) or facts(model.partition("#")[0].rsplit("/", 1)[-1]) or UNKNOWN
+    fractions = given.get("fraction", 1.0)
+    fractions = [*fractions, 1.0][:2] if isinstance(fractions, list | tuple) else [fractions, 1.0]
+    train_images, val_images = map(_taken, (train_images, val_images), fractions)
     return Workload(
         task=task,
         model=model,
@@ -162,14 +176,23 @@ def workload(
         decode=decode,
         dataset_bytes=dataset_bytes,
         exports=exports,
+        is_assumed=known is UNKNOWN,
         host_work=host_work(known.name),
         optimizer=str(given.get("optimizer", "auto")),
-        mosaic=float(given.get("mosaic", 1.0)),
+        mosaic=0.0 if given.get("rect") else float(given.get("mosaic", 1.0)),
         close_mosaic=int(given.get("close_mosaic", 10)),
         nbs=int(given.get("nbs", 64)),
         warmup_epochs=float(given.get("warmup_epochs", 3.0)),
         patience=int(given.get("patience", 100)),
         validate=bool(given.get("val", True)),
         plots=bool(given.get("plots", True)),
-        mixed_precision=bool(given.get("amp", True)),
+        mixed_precision=str(given.get("amp", True)).lower() not in {"false", "fp32"},
+        multi_scale=0.0 if task is Task.CLASSIFY else float(given.get("multi_scale", 0.0)),
     )
+
+
+def _taken(images: int, fraction: float) -> int:
+    """Return how many images of a split `fraction` takes: a part up to 1.0, or a number (`get_split_fraction`)."""
+    if fraction in {0, 1}:
+        return images
+    return min(images, fraction if isinstance(fraction, int) else max(1, round(images * fraction)))

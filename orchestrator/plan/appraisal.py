@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gpu_offload.orchestrator.cost.traffic import CHECKPOINT_BYTES, MODEL_BYTES, StorePlace, Traffic
+from gpu_offload.orchestrator.estimate.architecture import facts
 from gpu_offload.orchestrator.estimate.comparison import comparison
 from gpu_offload.orchestrator.estimate.correction import GUESS, Estimate, correct
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
@@ -61,6 +62,15 @@ class Appraisal:
             result=parameters * MODEL_BYTES,
         )
 
+    def sized_by(self, measured: Calibration | None) -> "Appraisal":
+        """Return it with the measured size of a model of the user's; the priors of standard ones rest on the table's."""
+        if measured is None or facts(self.work.model) is not None:
+            return self
+        # A workload states operations at 640 pixels; they grow with the area of an image.
+        gflops = max(measured.gflops, 1e-3) * (640 / self.work.image_size) ** 2
+        work = replace(self.work, gflops_640=gflops, parameters=measured.parameters, is_assumed=False)
+        return replace(self, work=work)
+
     def on_cpu(self, measured: Calibration | None) -> Estimate:
         """Estimate the training on this CPU, by a measurement where there is one."""
         if measured is None and self.gpu is not None:
@@ -68,9 +78,7 @@ class Appraisal:
         elif measured is None:
             estimate = estimate_cpu_prior(self.work, cores(), processor=this_processor(), share=self.share)
         else:
-            # A workload states operations at 640 pixels; they grow with the area of an image.
-            gflops = max(measured.gflops, 1e-3) * (640 / self.work.image_size) ** 2
-            estimate = estimate_cpu(replace(self.work, gflops_640=gflops), measured)
+            estimate = estimate_cpu(self.work, measured)
         return self._installing(self._corrected(estimate, self.machine(measured)), self.installs)
 
     def _installing(self, estimate: Estimate, parts: tuple[Part, ...]) -> Estimate:
@@ -181,4 +189,10 @@ class Appraisal:
             return correct(
                 replace(estimate, kind="own", basis=GUESS, notes=() if known else (OWN_CODE,)), known
             )
-        return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))
+        assumed = self.work.is_assumed and estimate.kind != "cpu"
+        return correct(
+            estimate,
+            matching(self.past, key),
+            "own" if assumed else None,
+            prior=shared_mean(self.past, key),
+        )

@@ -121,6 +121,7 @@ class Planning:
             measured = calibration(
                 spec, work, self.workspace, self.console, local if wanted else None, inputs.definition_sha256
             )
+        appraisal = appraisal.sized_by(measured)
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
         # AWS is not asked about a training that is done, or that must or can only run elsewhere.

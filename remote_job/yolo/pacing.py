@@ -148,7 +148,7 @@ def _parameters(trainer: Trainer) -> int:
 
 def modes(task: Task, arguments: Any) -> tuple[bool, bool]:
     """Say whether the training has epochs with mosaic, and epochs without."""
-    if task is Task.CLASSIFY or not arguments.mosaic:
+    if task is Task.CLASSIFY or not arguments.mosaic or arguments.rect:
         return False, True
     if not arguments.close_mosaic:
         return True, False

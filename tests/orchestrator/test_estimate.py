@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from estimate_case import calibration, work
+from estimate_case import calibration, pace, work
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,9 +12,12 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.calibration import calibration_key
 from gpu_offload.orchestrator.estimate.comparison import comparison
 from gpu_offload.orchestrator.estimate.cpu import LOOK_S, Processor, estimate_cpu, estimate_cpu_prior
+from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecast
+from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.installation import NOTHING
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.processor import CoreReading, measure
+from gpu_offload.orchestrator.offers.offer import GPUS
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.plan.decision import judge
 from gpu_offload.orchestrator.plan.option import Limits
@@ -152,6 +155,19 @@ def test_a_calibration_is_kept_for_any_number_of_epochs_and_any_learning_rate():
 
     assert key(epochs=1) == key(epochs=300) == key(hyperparameters={"lr0": 0.1, "patience": 3}) == key()
     assert len({key(), key(epochs=5000), key(image_size=640), key(hyperparameters={"mosaic": 0.0})}) == 4
+    assert len({key(train_images=n, batch=64) for n in (10, 20, 64, 65)}) == 3
+
+
+@pytest.mark.parametrize("batch", [16, 64, 512])
+def test_a_batch_has_no_more_images_than_there_are(batch):
+    measured = calibration(batch=batch)  # a step of it took 1.2 and 1 s, with as many images
+    small = work(train_images=12, epochs=20, batch=batch)
+    assert estimate_cpu(small, measured).breakdown["training"] == pytest.approx(10 * 1.2 + 10 * 1.0)
+    whole = work(train_images=12, epochs=20, batch=12)
+    for prior in (lambda w: estimate_cpu_prior(w, 2), lambda w: estimate_gpu_prior(w, GPUS["T4"], 4)):
+        assert prior(small).breakdown["training"] == pytest.approx(prior(whole).breakdown["training"])
+    at = ForecastPosition(1, 0, 20.0)
+    assert forecast(small, pace(batches=1), at).breakdown["training"] == pytest.approx(9 * 1.2 + 10 * 1.0)
 
 
 def test_the_first_epoch_decodes_and_only_a_long_training_makes_a_trial():

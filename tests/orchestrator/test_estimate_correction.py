@@ -8,6 +8,7 @@ from estimate_case import calibration, work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.architecture import facts
 from gpu_offload.orchestrator.estimate.correction import correct, correct_running, remaining_note
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
@@ -226,6 +227,31 @@ def test_hyperparameters_are_read_as_ultralytics_reads_them():
 
 
 @pytest.mark.parametrize(
+    ("fraction", "train", "val"),
+    [(1, 301, 76), (1.0, 301, 76), (100, 100, 76), (500, 301, 76), ([0.1, 0.5], 30, 38), ([20, 10, 0], 20, 10), (1e-9, 1, 76)],
+)  # fmt: skip
+def test_a_fraction_is_a_part_or_a_number_of_images_of_either_split(fraction, train, val):
+    training = work(hyperparameters={"fraction": fraction})
+    assert (training.train_images, training.val_images) == (train, val)
+
+
+@pytest.mark.parametrize("amp", [False, "fp32", "FP32"])
+def test_single_precision_is_asked_for_by_two_names(amp):
+    assert not work(hyperparameters={"amp": amp}).mixed_precision
+    assert all(work(hyperparameters={"amp": other}).mixed_precision for other in (True, "fp16", "bf16"))
+
+
+def test_rectangular_batches_have_no_mosaic():
+    assert work(hyperparameters={"rect": True}, epochs=100).mosaic_epochs == 0
+
+
+def test_batches_of_several_sizes_take_the_arithmetic_of_their_mean():
+    one, several = work(), work(hyperparameters={"multi_scale": 0.5})
+    assert several.gflops == pytest.approx(one.gflops * 13 / 12)
+    assert work(task=Task.CLASSIFY, hyperparameters={"multi_scale": 0.5}).gflops == one.gflops
+
+
+@pytest.mark.parametrize(
     ("name", "gflops"),
     [
         ("yolov8n.yaml", 8.9),
@@ -233,6 +259,10 @@ def test_hyperparameters_are_read_as_ultralytics_reads_them():
         ("yolov8n", 8.9),
         ("yolo26x-seg.pt", 338.2),
         ("yolov5nu.pt", 7.8),
+        ("yolov5n6u.pt", 8.0),
+        ("yolov8.yaml", 8.9),
+        ("yolov6x.yaml", 609.4),
+        ("yolov8m-p6.yaml", 83.5),
     ],
 )
 def test_standard_models_are_known_by_every_name_that_a_setting_gives_them(name, gflops):

@@ -7,11 +7,13 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from estimate_case import work
+from estimate_case import calibration, work
 from hypothesis import given
 from hypothesis import strategies as st
+from settings_case import MINIMUM, load
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.cost.traffic import UNCHARGED
 from gpu_offload.orchestrator.estimate.architecture import host_work
 from gpu_offload.orchestrator.estimate.gpu import (
     estimate_gpu_prior,
@@ -25,6 +27,9 @@ from gpu_offload.orchestrator.estimate.posterior import (
 )
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import FAST_HOST, GPUS, Gpu, gpu_named
+from gpu_offload.orchestrator.offers.table import TABLE
+from gpu_offload.orchestrator.plan.appraisal import Appraisal
+from gpu_offload.orchestrator.plan.option import Limits
 
 
 def _predicted(anchor: Anchor) -> float:
@@ -160,3 +165,29 @@ def test_a_small_batch_gains_little_from_more_gpus_and_a_large_one_fits_into_sev
     assert memory_fault(large, t4) is not None
     assert memory_fault(large, four) is None
     assert largest_batch(large, four) == 4 * largest_batch(large, t4)
+
+
+def test_a_model_of_one_s_own_counts_as_measured_on_a_gpu_too(tmp_path):
+    settings = load(tmp_path, MINIMUM + '[training]\nmodel = "own.yaml"\n')
+    unknown = Appraisal(settings, work(model="own.yaml", image_size=320), (), UNCHARGED)
+    measured = calibration(model="own.yaml", gflops=100.0, parameters=90_000_000)
+    limits = Limits(1e9, 1e9)
+
+    def rented(appraisal):
+        cpu = appraisal.on_cpu(None)
+        return next(o for o in appraisal.options(cpu, limits, TABLE, ()) if o.where == "ec2")
+
+    guess, known = rented(unknown), rented(unknown.sized_by(measured))
+    assert guess.interval.high > 4 * guess.interval.likely
+    assert known.interval.high < 2 * known.interval.likely
+    assert known.interval.likely > guess.interval.likely
+    assert any("yolov8s" in note for note in unknown.on_cpu(None).notes)
+    standard = Appraisal(settings, work(), (), UNCHARGED)
+    assert standard.sized_by(measured) is standard
+
+
+@pytest.mark.parametrize(
+    "model", ["models/yolov6l.yaml", "https://host/yolov6l.pt#sha256=0", "store:weights/yolov6l.pt"]
+)
+def test_a_file_with_a_standard_model_s_name_is_taken_for_as_large(model):
+    assert work(model=model).gflops_640 == work(model="yolov6l.yaml").gflops_640

@@ -38,8 +38,10 @@ def tree(tmp_path_factory):
 def test_only_modes_that_the_training_has_are_measured(task, epochs, close_mosaic, mosaic, expected):
     from gpu_offload.remote_job.yolo.pacing import modes
 
-    arguments = SimpleNamespace(epochs=epochs, close_mosaic=close_mosaic, mosaic=mosaic)
+    arguments = SimpleNamespace(epochs=epochs, close_mosaic=close_mosaic, mosaic=mosaic, rect=False)
     assert modes(task, arguments) == expected
+    arguments.rect = True
+    assert modes(task, arguments) == (False, True)
 
 
 @pytest.mark.training
