@@ -298,7 +298,7 @@ class ModelClient:
 
     def _kept(self, model: Model | None, problem: str) -> Model:
         if model is None:
-            raise NoModelError(f"no model in {self.folder}, and none to be had: {problem}")
+            raise NoModelError(f"no model in {self.folder}, and none could be downloaded: {problem}")
         model.problem = problem
         return model
 

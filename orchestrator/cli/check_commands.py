@@ -33,6 +33,7 @@ def check(given: SettingsOptions, *, as_json: bool, form: str) -> None:
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.check_report import faults_json
     from gpu_offload.orchestrator.github.annotations import annotate
+    from gpu_offload.orchestrator.output.table import for_terminal
     from gpu_offload.orchestrator.settings.findings import findings_prefix
 
     if as_json and form == "github":
@@ -53,7 +54,8 @@ def check(given: SettingsOptions, *, as_json: bool, form: str) -> None:
         for annotation in annotate(findings, settings):
             click.echo(annotation.command())
     elif code or not as_json:
-        say(text, err=code != 0)
+        stream = sys.stderr if code else sys.stdout
+        say(for_terminal(text) if stream.isatty() else text, err=code != 0)
     sys.exit(code)
 
 

@@ -86,8 +86,12 @@ def _target(
     if checkout is None:
         if asked:
             raise click.UsageError(f"workflows need a git repository, and {root} is in none: run `git init`")
-        return None, ""
-    if workflows is False:
+        if workflows is None:
+            return (
+                None,
+                "the workflows: this is no git repository; make it one with a remote at GitHub, and run init again",
+            )
+    if checkout is None or workflows is False:
         return None, ""
     if not (asked or checkout.repository):
         return None, "the workflows: no remote is at GitHub; add it and run init again, or give --workflows"

@@ -19,7 +19,7 @@ def offer_of(
 
 def _table() -> tuple[Offer, ...]:
     """Return every type in each listed region and both markets."""
-    basis = f"table of {NOTED}, not measured"
+    basis = f"table of {NOTED}, not today's prices"
     markets: tuple[Market, ...] = ("spot", "on-demand")
     return tuple(
         offer_of(name, region, market, price, basis, kind.on_demand)

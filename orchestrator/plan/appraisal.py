@@ -29,8 +29,8 @@ GIB = 2**30
 NO_BF16 = 'does not compute in bfloat16, which training.hyperparameters.amp = "bf16" needs'
 
 OWN_CODE = (
-    "a guess, as if Ultralytics trained: code of your own is not measured before. Its first epoch replaces the guess, and its "
-    "first training that of later ones"
+    "a guess, as if Ultralytics trained: your own code is measured only while it trains. Its first epoch replaces the "
+    "guess, and its first training that of later ones"
 )
 
 

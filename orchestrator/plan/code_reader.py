@@ -199,7 +199,13 @@ class CodeReader:
         """Yield what is wrong with the entrypoint's function, as far as the source shows it."""
         path = self.path_of(module)
         if path is None:
-            yield f"training.entrypoint {module}:{function}: {module} is a folder without an __init__.py"
+            is_folder = self.root.joinpath(*module.split(".")).is_dir()
+            why = (
+                f"{module} is a folder without an __init__.py"
+                if is_folder
+                else f"the project has no module {module}"
+            )
+            yield f"training.entrypoint {module}:{function}: {why}"
             return
         try:
             tree = ast.parse(read_source(path, MAX_SOURCE))

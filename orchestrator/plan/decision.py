@@ -140,6 +140,15 @@ def decide_for(
     return decision
 
 
+def with_comparison(decision: Decision) -> Decision:
+    """Say how much of the time follows the publication, where a run's own figures differ by that."""
+    option = decision.option
+    if option is None or human_duration(option.interval.likely) == human_duration(option.trained.likely):
+        return decision
+    after = f"About {human_duration(option.comparison)} of that compare the new model with stable, once it is published."
+    return replace(decision, why=f"{decision.why} {after}")
+
+
 def begun_here(decision: Decision, cpu: Option, *, escalates: bool) -> Decision:
     """Begin on this CPU, as an earlier plan on perhaps another machine said; the training's own steps show whether it stays.
 

@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.appraisal import Appraisal
 from gpu_offload.orchestrator.plan.candidate import list_candidates
-from gpu_offload.orchestrator.plan.decision import decide_for
+from gpu_offload.orchestrator.plan.decision import decide_for, with_comparison
 from gpu_offload.orchestrator.plan.inputs import PlanInputs, read_inputs
 from gpu_offload.orchestrator.plan.option import Obstacle, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned, limits_of
@@ -148,7 +148,7 @@ class Planning:
             images=snapshot.images,
             dataset_bytes=snapshot.bytes,
             options=options,
-            decision=decision,
+            decision=with_comparison(decision),
             notes=(
                 *(f"this CPU: {note}" for note in cpu.notes),
                 *([inputs.start.note] if inputs.start else []),

@@ -57,7 +57,8 @@ def check_store_url(value: str) -> str:
         raise wrong("the store's address contains a password", "give SSH a key instead")
     if re.fullmatch(STORE_PATTERN, value, re.ASCII) is None:
         raise wrong(
-            f"{value!r} is no store", "write file:FOLDER, s3://BUCKET/PREFIX or sftp://USER@HOST/PATH"
+            f"{value!r} is no store",
+            "write file:FOLDER, s3://BUCKET/PREFIX, sftp://USER@HOST/PATH or hf://OWNER/REPOSITORY",
         )
     if not value.startswith("s3:"):
         return value.rstrip("/")

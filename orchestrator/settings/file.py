@@ -137,7 +137,7 @@ def _parse(text: str, label: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         message, line = _syntax(str(error), text)
         raise ConfigurationFileError(
-            f"{label}:{line}", f"it is not TOML: {message}", "correct the line (texts stand in quotes)"
+            f"{label}:{line}", f"it is not TOML: {message}", "correct the line (text needs quotes)"
         ) from None
     except (RecursionError, ValueError):  # the latter for a number of thousands of digits
         raise ConfigurationFileError(

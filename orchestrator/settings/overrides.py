@@ -15,6 +15,8 @@ from gpu_offload.orchestrator.settings.section import Section
 from gpu_offload.orchestrator.settings.sections import Sections
 
 PREFIX = "OFFLOAD_"
+NEAR = 0.92
+"""How similar a variable's name is to a setting's, of 1, where a section is misspelt; other programs' are less."""
 
 Kind = Literal["section", "table", "text", "list", "flag", "number"]
 
@@ -76,7 +78,8 @@ class Override:
 
 def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[Fault]]:
     """Read `SECTION.KEY=VALUE` words, in their order; names may be written with `-` or `_`."""
-    good, bad = [], []
+    good: list[Override] = []
+    bad: list[Fault] = []
     for word in sets:
         key, equals, text = word.partition("=")
         parts = tuple(part.strip().strip("\"'") for part in key.strip().split("."))
@@ -90,17 +93,34 @@ def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[Fault]]:
             near = get_close_matches(key.strip().replace("_", "-"), known, 1, 0.6)
             bad.append(Fault(where, "there is no such setting", _remedy(near)))
         else:
-            good.append(Override(path, parse_value(text, path), where))
+            _take(
+                Override(path, parse_value(text, path), where), f"--set {key.strip()}.NAME=VALUE", good, bad
+            )
     return good, bad
 
 
+def _take(override: Override, entry: str, good: list[Override], bad: list[Fault]) -> None:
+    """Sort an override; `entry` shows how to write an entry of a table."""
+    if SETTINGS.get(override.path) in {"section", "table"} and not isinstance(override.value, dict):
+        name = ".".join(override.path)
+        text = repr(override.value)[:60]
+        bad.append(
+            Fault(override.where, f"{name} is {text}, not a table", f"write {entry} for each of its entries")
+        )
+    else:
+        good.append(override)
+
+
 def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], list[Fault]]:
-    """Read `OFFLOAD_SECTION_KEY` variables; empty ones, and those that name no section, do not count."""
-    good, bad = [], []
+    """Read `OFFLOAD_SECTION_KEY` variables; empty ones and those of other purposes do not count, misspelt ones are faults."""
+    good: list[Override] = []
+    bad: list[Fault] = []
     sections = tuple(f"{PREFIX}{path[0].upper()}_" for path in SETTINGS if len(path) == 1)
     for name in sorted(environment, key=lambda name: (len(name), name)):  # a table before its entries
         text = environment[name]
-        if not name.startswith(sections) or not text.strip():
+        if not name.startswith(PREFIX) or not text.strip():
+            continue
+        if not name.startswith(sections) and not get_close_matches(name, _VARIABLES, 1, NEAR):
             continue
         path = _VARIABLES.get(name)
         for table in (variable for variable, path in _VARIABLES.items() if SETTINGS[path] == "table"):
@@ -110,7 +130,7 @@ def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], l
             near = get_close_matches(name, _VARIABLES, 1, 0.6)
             bad.append(Fault(name, "there is no such setting", _remedy(near)))
         else:
-            good.append(Override(path, parse_value(text, path), name))
+            _take(Override(path, parse_value(text, path), name), f"{name}_NAME=VALUE", good, bad)
     return good, bad
 
 

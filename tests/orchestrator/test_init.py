@@ -69,6 +69,14 @@ def test_the_result_is_three_lines_what_was_found_what_was_written_and_what_come
     assert PIN.commit in (repository / ".github/workflows/offload-train.yml").read_text()
 
 
+def test_a_folder_in_no_git_repository_is_told_what_its_workflows_need(tmp_path, offline):
+    dataset(tmp_path)
+    done = run(tmp_path)
+    assert (done.exit_code, "Missing  the workflows" in done.output) == (0, True)
+    assert "git repository" in done.output
+    assert "Missing" not in run(tmp_path, "--no-workflows").output
+
+
 def test_another_folder_is_named_in_what_was_written_and_in_the_next_command(repository, monkeypatch):
     monkeypatch.chdir(repository.parent)
     done = run(repository.name)

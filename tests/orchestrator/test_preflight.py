@@ -84,6 +84,9 @@ def test_a_plan_counts_the_comparison_with_stable_where_there_will_be_one(shapes
     assert here.interval.likely - here.trained.likely == pytest.approx(
         here.breakdown["comparison with stable"]
     )
+    assert "compare the new model with stable" in plan(shapes).report.decision.why, (
+        "its time differs from the run's"
+    )
     alone = dataclasses.replace(planning(shapes), moves_aliases=False).plan(calibrate=False).report.options[0]
     assert alone.interval == alone.trained, "a version of a sweep is not compared"
     other = published("cccc", **ours | {"classes": ("board",), "created_at": 300.0})

@@ -117,7 +117,7 @@ BAD = [
     ("limits", "max-cost-usd", "-0.01", "at least 0"),
     ("limits", "max-cost-usd", "inf", "finite"),
     ("limits", "on-overrun", '"pray"', "'stop', 'escalate' or 'continue'"),
-    ("store", "url", '"gs://x"', "write file:FOLDER"),
+    ("store", "url", '"gs://x"', "hf://OWNER/REPOSITORY"),
     ("store", "url", '"file:"', "names no folder"),
     ("store", "url", '"file://host/x"', "names no folder"),
     ("store", "url", '"s3://bucket/a/../b"', "`..` part"),
@@ -191,6 +191,30 @@ def test_the_same_fault_in_the_environment_names_the_variable(tmp_path, bad):
     ((where, message),) = faults(tmp_path, MINIMUM, **{name: value}).items()
     assert where == name
     assert part in message
+
+
+def test_a_text_in_place_of_a_table_names_how_an_entry_is_given(tmp_path):
+    """A shell removes the quotes that `{optimizer = "SGD"}` needs."""
+    given = "training.hyperparameters={optimizer=SGD}"
+    ((where, message),) = faults(tmp_path, MINIMUM, given).items()
+    assert where == "--set training.hyperparameters"
+    assert "write --set training.hyperparameters.NAME=VALUE" in message
+    variable = "OFFLOAD_TRAINING_HYPERPARAMETERS"
+    ((where, message),) = faults(tmp_path, MINIMUM, **{variable: "SGD"}).items()
+    assert where == variable
+    assert f"write {variable}_NAME=VALUE" in message
+
+
+@pytest.mark.parametrize("name", ["OFFLOAD_TRAINNG_EPOCHS", "OFFLOAD_TRAIN_EPOCHS", "OFFLOAD_LIMIT_DEADLINE"])
+def test_a_misspelt_section_in_a_variable_is_a_fault(tmp_path, name):
+    ((where, message),) = faults(tmp_path, MINIMUM, **{name: "2"}).items()
+    assert where == name
+    assert "did you mean OFFLOAD_" in message
+
+
+@pytest.mark.parametrize("name", ["OFFLOAD_INPUT_MAX_COST_USD", "OFFLOAD_SSH_PORT", "OFFLOAD_LAUNCHER_ROLE"])
+def test_a_variable_of_another_purpose_is_no_setting(tmp_path, name):
+    assert list(faults(tmp_path, MINIMUM, "x.y=1", **{name: "2"})) == ["--set x.y"]
 
 
 def test_settings_that_contradict_each_other_are_found(tmp_path):

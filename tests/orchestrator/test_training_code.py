@@ -81,6 +81,13 @@ def test_what_cannot_be_imported_is_named_with_file_and_line(tmp_path, files, fa
     assert fault in found
 
 
+def test_an_entrypoint_whose_module_is_missing_in_its_package_is_not_called_a_folder(tmp_path):
+    (fault,) = read_code(
+        project(tmp_path, {"ml/__init__.py": "", "ml/train.py": MAIN}), "ml.trainer:main"
+    ).faults
+    assert "the project has no module ml.trainer" in fault
+
+
 def test_modules_from_elsewhere_are_those_that_are_imported_in_any_case(tmp_path):
     text = (
         "from __future__ import annotations\nimport json\nfrom typing import TYPE_CHECKING\n"
