@@ -20,7 +20,16 @@ WHY = "its data was reverted"
 
 
 def find_revert(step: Step) -> int:
-    """Output which version a push brought back, and which ones it reverted, for a job that may write to the release."""
+    """Output which version a push brought back, and which ones it reverted, for a job that may write to the release.
+
+    A folder that outlives a self-hosted runner is in no release: there the push is rolled back at once.
+    """
+    from gpu_offload.orchestrator.github.store import kept_at
+
+    if step.settings.configured_store_folder is not None and kept_at(step.settings, os.environ) is None:
+        if (done := _rolled_back(step)) is not None:
+            _show(done, step.runner, step.console)
+        return 0
     found = _found(step)
     if found is not None:
         _, wanted, reverted = found
@@ -33,6 +42,14 @@ def find_revert(step: Step) -> int:
 
 def rollback(step: Step) -> int:
     """Roll back in the configured store what a push reverted, or what a person asks for."""
+    done = _rolled_back(step)
+    if done is not None:
+        _report(done, step.runner, step.console)
+    return 0
+
+
+def _rolled_back(step: Step) -> Moved | None:
+    """Roll back in the configured store; None if the push reverts nothing."""
     from gpu_offload.orchestrator.site.write import update_site
 
     store = _store(step)
@@ -46,10 +63,9 @@ def rollback(step: Step) -> int:
         text = f"stable again, in place of {reverted[0].version}" if reverted else "kept as stable"
         done = Moved(text, entry, {STABLE: wanted.version}, changed or not reverted)
     else:
-        return 0
+        return None
     update_site(store, step.settings, step.console, is_private=step.event.is_private)
-    _report(done, step.runner, step.console)
-    return 0
+    return done
 
 
 def rollback_in_release(
@@ -111,5 +127,9 @@ def _why(inputs: WorkflowInputs) -> str:
 def _report(done: Moved, runner: Runner, console: GitHubConsole) -> None:
     stable = done.aliases.get(STABLE) or ""
     runner.outputs({"to": stable, "version": done.entry.version, "semver": done.entry.semver or ""})
+    _show(done, runner, console)
+
+
+def _show(done: Moved, runner: Runner, console: GitHubConsole) -> None:
     runner.summary(rollback_summary(done))
     console.notice(done.text().splitlines()[0])

@@ -6,26 +6,15 @@ from typing import Any
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.option import Option, PlanReport
-from gpu_offload.orchestrator.plan.receipt import BASES
+from gpu_offload.orchestrator.plan.receipt import BASES, compared
 
 LEAST_S = 0.05
 """Terms below it are left out."""
 
 
-def explained(report: PlanReport) -> tuple[Option, ...]:
-    """Return the options whose terms are shown: the CPU, what was chosen, and the best GPU."""
-    gpus = [option for option in report.options if option.where == "ec2"]
-    best = min(gpus, key=lambda o: (not o.feasible, o.interval.likely, o.offer.name), default=None)
-    return tuple(
-        option
-        for option in report.options
-        if option.where == "cpu" or option in (report.decision.option, best)
-    )
-
-
 def explanation_text(report: PlanReport, *, width: int = 80) -> str:
     """Render the terms of the CPU's estimate and of the best GPU's."""
-    parts = [_terms(option, width) for option in explained(report)]
+    parts = [_terms(option, width) for option in compared(report)]
     notes = [wrapped(note, width=width, indent="  - ", hanging="    ") for note in report.notes]
     return "\n\n".join([*parts, "\n".join(["Based on:", *notes])])
 
@@ -59,7 +48,7 @@ def explanation_json(report: PlanReport) -> dict[str, Any]:
                 "seconds": option.interval.json(),
                 "terms": {name: round(seconds, 3) for name, seconds in option.breakdown.items()},
             }
-            for option in explained(report)
+            for option in compared(report)
         ],
         "notes": list(report.notes),
     }

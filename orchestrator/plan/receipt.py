@@ -97,11 +97,17 @@ def _unfit(options: Sequence[Option], told: str) -> list[str]:
     ]
 
 
-def _first(plan: PlanReport) -> list[Option]:
-    """Return the options that a decision compares: the CPU, the best GPU if one can be rented, and the chosen one."""
-    gpus = [option for option in plan.options if option.where == "ec2" and not _no_gpu(plan)]
+def compared(plan: PlanReport) -> list[Option]:
+    """Return the options that a decision compares: the CPU, the cheapest GPU that fits, else the cheapest, and the chosen one."""
+    gpus = [option for option in plan.options if option.where == "ec2"]
     best = min(gpus, key=lambda o: (not o.feasible, o.cost_likely, o.offer.name), default=None)
     return [o for o in plan.options if o.where == "cpu" or o in (best, plan.decision.option)]
+
+
+def _first(plan: PlanReport) -> list[Option]:
+    """Return those of them that can be had."""
+    chosen = plan.decision.option
+    return [o for o in compared(plan) if o.where != "ec2" or o == chosen or not _no_gpu(plan)]
 
 
 def _bases(options: Sequence[Option], notes: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -155,7 +156,7 @@ class Boards:
         return report["status"], report["version"]
 
     def roll_back(self, event, **inputs):
-        """Run the action's step of the workflow `rollback`; return its outputs."""
+        """Run the action's step of the workflow `rollback`, or another of its commands; return its outputs."""
         output = self.root.parent / "outputs"
         output.write_text("")
         given = {"command": "rollback", "directory": str(self.root), **inputs}
@@ -205,6 +206,10 @@ def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(tmp
             assert alias.alias_of(store, "stable").version == worse
             assert boards.roll_back("push") == {}, "there is no revert"
             boards.git("revert", "--no-edit", "HEAD")
+            shutil.copytree(tmp_path / "store", tmp_path / "copy")
+            finds = boards.roll_back("push", command="find-revert", set="store.url=file:../copy")
+            assert finds == {}, "the folder is in no release, so no other job has to roll back"
+            assert alias.alias_of(open_store(f"file:{tmp_path / 'copy'}"), "stable").version == first
             assert boards.roll_back("push")["to"] == first
             assert alias.alias_of(store, "stable").version == first
             assert boards.train() == ("already_trained", first)
