@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpu_offload.remote_job.speed.capacity import capacity
+from gpu_offload.remote_job.speed.capacity import capacity, cpu_quota
 
 
 def processor() -> str:
@@ -160,3 +160,8 @@ def instruction_sets() -> frozenset[str]:
 def cores() -> int:
     """Return how many processors this process may use (a container's or taskset's share, not the machine's)."""
     return capacity().cores
+
+
+def core_part() -> float:
+    """Return what part of a core's time a container's quota leaves, 1.0 where it leaves at least one."""
+    return min(1.0, cpu_quota() or 1.0)

@@ -63,6 +63,8 @@ class Processor:
     """By which instructions it multiplies in 16 bits."""
     wide: bool = True
     """Whether it has AVX-512."""
+    part: float = 1.0
+    """Of a core's time, what the quota of a container leaves, where that is less than one core."""
     slowness: float = 1.0
     """How much longer it runs Python than the machine that the constants of start and end come from."""
 
@@ -169,13 +171,16 @@ def estimate_cpu_prior(
         f"estimated for {of}, {basis}; the first steps of a training, or of `offload plan --calibrate`, correct it"
     ]
     slower = 1.0 if share >= QUIET else 1 / max(share, LEAST_SHARE)
+    part = processor.part if processor is not None else 1.0
+    if part < 1:
+        notes.append(f"this container's quota is {part:.0%} of a core's time")
     if slower > 1:
         notes.append(
             f"other programs run here now and leave {share:.0%} of the processor time, so it takes longer"
         )
     return assemble(
         work,
-        Rates(*(slower * seconds for seconds in astuple(rates))),
+        Rates(*(slower / part * seconds for seconds in astuple(rates))),
         kind="cpu-prior",
         notes=notes + unknowns(work),
         contention=slower,

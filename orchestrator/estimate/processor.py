@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from gpu_offload.orchestrator.estimate.cpu import Processor
 from gpu_offload.remote_job.files import durable
-from gpu_offload.remote_job.machine import cores, instruction_sets, processor
+from gpu_offload.remote_job.machine import core_part, cores, instruction_sets, processor
 from gpu_offload.remote_job.pace import interpreter
 from gpu_offload.remote_job.pace.idle import Idle, idle
 from gpu_offload.remote_job.wire import Wire
@@ -48,6 +48,7 @@ def this_processor() -> Processor:
         copy_gb_s=found.copy_gb_s,
         bfloat16="amx" if "amx_bf16" in sets else "avx512" if "avx512_bf16" in sets else "none",
         wide="avx512" in sets,
+        part=core_part(),
         slowness=found.slowness,
     )
 

@@ -1,6 +1,7 @@
 """The amount of work in a training, independent of the machine."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -129,11 +130,18 @@ class Workload:
         wanted = total if batches is None else min(batches, total)
         full = min(max(round(self.nbs / self.batch), 1), total)
         warm = round(max(0.0, min(self.warmup_epochs, self.epochs - 1)) * self.batches)
-        steps, last = 0, -1
-        for i in range(min(warm + 1, wanted) if warm else 0):
-            accumulate = max(1, round(1 + (full - 1) * i / warm))
-            if i - last >= accumulate:
-                steps, last = steps + 1, i
+        steps, last, begin = 0, -1, 0
+        ramp = range(min(warm + 1, wanted) if warm else 0)
+
+        def accumulated(i: int) -> int:
+            return max(1, round(1 + (full - 1) * i / warm))
+
+        while begin < len(ramp):  # stretches of one accumulation, of which there are few, at any length
+            each = accumulated(begin)
+            end = bisect_right(ramp, each, lo=begin, key=accumulated)
+            if (taken := (end - 1 - max(last, begin - each)) // each) > 0:
+                steps, last = steps + taken, max(last, begin - each) + taken * each
+            begin = end
         return steps + max(0, wanted - 1 - last) // full
 
 

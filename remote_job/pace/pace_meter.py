@@ -192,16 +192,20 @@ class PaceMeter:
 
 def usual(values: Sequence[float]) -> float:
     """Return the usual one of some times: their median, or, of many, their mean, in which an outlier counts less."""
-    middle = statistics.median(values)
-    return (
-        middle if len(values) < MANY else statistics.fmean(min(value, OUTLIER * middle) for value in values)
-    )
+    counted = _without_outliers(values)
+    return statistics.median(counted) if len(values) < MANY else statistics.fmean(counted)
+
+
+def _without_outliers(values: Sequence[float]) -> list[float]:
+    """Return the values, none above so many medians; of two, the lesser one says what is usual."""
+    most = OUTLIER * statistics.median_low(values)
+    return [min(value, most) for value in values]
 
 
 def spread(values: Sequence[float]) -> float:
     """Return the standard deviation relative to the median; of many by their quartiles, so that outliers do not count."""
     middle = max(statistics.median(values), 1e-9)
     if len(values) < MANY:
-        return statistics.stdev(values) / middle if len(values) > 1 else 0.0
+        return statistics.stdev(_without_outliers(values)) / middle if len(values) > 1 else 0.0
     low, _, high = statistics.quantiles(values, n=4)
     return (high - low) / 1.349 / middle

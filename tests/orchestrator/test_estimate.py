@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecas
 from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.installation import NOTHING
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.estimate.processor import CoreReading, measure
+from gpu_offload.orchestrator.estimate.processor import CoreReading, measure, this_processor
 from gpu_offload.orchestrator.offers.offer import GPUS
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.plan.decision import judge
@@ -97,13 +97,18 @@ def test_mosaic_is_never_on_in_ten_epochs_nor_in_a_classification():
     epochs=st.integers(1, 12),
     images=st.integers(1, 400),
     batch=st.integers(1, 70),
-    warmup=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    warmup=st.sampled_from([0.0, 0.5, 1.0, 3.0, 100.0]),
+    nbs=st.sampled_from([1, 64, 1000]),
 )
-def test_the_optimiser_s_steps_are_counted_as_the_trainer_takes_them(epochs, images, batch, warmup):
-    training = work(
-        epochs=epochs, train_images=images, batch=batch, hyperparameters={"warmup_epochs": warmup}
-    )
+def test_the_optimiser_s_steps_are_counted_as_the_trainer_takes_them(epochs, images, batch, warmup, nbs):
+    hyperparameters = {"warmup_epochs": warmup, "nbs": nbs}
+    training = work(epochs=epochs, train_images=images, batch=batch, hyperparameters=hyperparameters)
     assert training.optimizer_steps() == _replayed_by_the_trainer_s_own_rule(training)
+
+
+def test_a_billion_batches_of_warm_up_are_counted_at_once():
+    training = work(epochs=10_000, train_images=100_000, batch=1, hyperparameters={"warmup_epochs": 1e4})
+    assert 10**9 / 64 < training.optimizer_steps() < 10**9
 
 
 def test_automatic_choice_of_optimiser_turns_heavy_above_ten_thousand_iterations():
@@ -266,6 +271,16 @@ def test_a_plan_on_a_busy_machine_takes_longer_and_allows_for_both(share):
     assert busy.likely >= quiet.likely
     assert busy.low <= quiet.low * 1.001
     assert busy.high >= quiet.high
+
+
+@pytest.mark.parametrize(("quota", "part"), [(0.5, 0.5), (None, 1.0), (2.5, 1.0)])
+def test_a_quota_of_half_a_core_takes_twice_as_long(monkeypatch, quota, part):
+    monkeypatch.setattr("gpu_offload.remote_job.machine.cpu_quota", lambda: quota)
+    here = this_processor.__wrapped__()
+    assert here.part == part
+    whole, less = (estimate_cpu_prior(work(), 1, processor=replace(here, part=p)) for p in (1.0, part))
+    assert less.point == pytest.approx(whole.point / part)
+    assert any("quota" in note for note in less.notes) is (part < 1)
 
 
 def test_a_processor_is_measured_in_a_second_and_plausibly():

@@ -311,6 +311,17 @@ def test_what_some_of_many_steps_take_more_counts_and_a_suspended_machine_does_n
     assert usual([1.0] * 99 + [3600.0]) < 1.05
 
 
+@pytest.mark.parametrize("steps", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_machine_that_was_suspended_among_few_steps_does_not_make_a_training_endless(steps, at):
+    values = [1.0] * steps
+    values[at] = 3600.0
+    assert usual(values) <= 2.0
+    modes = {"plain": ModePace(batch=usual(values), spread=spread(values), steps=steps), "mosaic": None}
+    whole = forecast(work(), pace(**modes), ForecastPosition(0, steps, 3600.0)).interval
+    assert whole.high < 3 * forecast(work(), pace(), ForecastPosition(0, steps, 3600.0)).interval.high
+
+
 def test_the_only_optimizer_step_so_far_counts_although_it_was_the_first():
     machine = Machine(0, lambda _now: 0)
     meter = PaceMeter(clock=machine.read)
