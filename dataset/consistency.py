@@ -48,21 +48,31 @@ class ConsistencyCheck:
     def _check_splits(self, count: Counter[Split], rule: SplitRule) -> None:
         findings, given = self.findings, self.listing.given_split
         if not count["train"]:
-            remedy = "add images to it" if given else "add images or lower val and test"
+            remedy = (
+                "add images to it"
+                if given
+                else "add images or lower dataset.split.val and dataset.split.test"
+            )
             findings.append(error("", "empty-split", f"no image is left to train on; {remedy}"))
         if not count["val"] and given and not self.listing.makes_val:
             message = "the validation split is empty; add images to it, or remove it to have a part of train held back"
             findings.append(error("", "empty-split", message))
         elif not count["val"]:
-            part = f"val = {rule.val:g}" if rule.fold is None else f"fold = {rule.fold[0]}/{rule.fold[1]}"
-            wider = "raise val" if rule.fold is None else "take fewer folds"
+            part = (
+                f"dataset.split.val = {rule.val:g}"
+                if rule.fold is None
+                else f"fold {rule.fold[0]}/{rule.fold[1]}"
+            )
+            wider = "raise it" if rule.fold is None else "take fewer folds"
             message = (
                 f"the validation split is empty: none of {len(self.samples)} images fell into it with "
-                f"{part}, seed = {rule.seed}; add images, {wider} or try another seed"
+                f"{part}; add images, {wider} or try another dataset.split.seed than {rule.seed}"
             )
             findings.append(error("", "empty-split", message))
         if rule.test and not count["test"] and not given:
-            findings.append(warning("", "empty-split", "the test split is empty; add images or raise test"))
+            findings.append(
+                warning("", "empty-split", "the test split is empty; add images or raise dataset.split.test")
+            )
 
     def _check_labels(self, orphans: tuple[str, ...]) -> None:
         """Compare images without a label to labels without an image."""
