@@ -1,4 +1,4 @@
-"""Whether a batch fits into a GPU's memory, and which one would: a power of the arithmetic.
+"""Whether a batch fits into memory, and which one would: a power of the arithmetic.
 
 Fitted to what 34 trainings took from an H200's driver (`benchmarks/gpu_speed.py`); docs/estimate.md has its errors.
 """
@@ -36,15 +36,28 @@ def memory_gib(work: Workload, batch: int | None = None) -> float:
 
 def largest_batch(work: Workload, gpu: Gpu) -> int:
     """Return the largest batch that surely fits, all GPUs together; 0 where not even one image does."""
-    each = memory_gib(work, 2) - memory_gib(work, 1)
-    return gpu.count * max(0, math.floor((USABLE * gpu.memory_gib - memory_gib(work, 0)) / each))
+    return _largest(work, gpu.memory_gib, gpu.count)
 
 
 def memory_fault(work: Workload, gpu: Gpu) -> str | None:
     """Say why a batch will not fit, and which one would; None where it does or may."""
-    needed = memory_gib(work, math.ceil(work.batch_images / gpu.count))
-    if needed <= DOUBT * USABLE * gpu.memory_gib:
+    return _fault(work, gpu.memory_gib, gpu.count, "GPU memory")
+
+
+def main_memory_fault(work: Workload, gib: float) -> str | None:
+    """Say the same of a training on a CPU, which needs as much, or twice where it cannot compute in bfloat16."""
+    return _fault(work, gib, 1, "memory")
+
+
+def _largest(work: Workload, gib: float, count: int) -> int:
+    each = memory_gib(work, 2) - memory_gib(work, 1)
+    return count * max(0, math.floor((USABLE * gib - memory_gib(work, 0)) / each))
+
+
+def _fault(work: Workload, gib: float, count: int, what: str) -> str | None:
+    needed = memory_gib(work, math.ceil(work.batch_images / count))
+    if needed <= DOUBT * USABLE * gib:
         return None
-    batch = largest_batch(work, gpu)
+    batch = _largest(work, gib, count)
     remedy = f"training.batch = {batch} fits" if batch else "a smaller image-size or model is needed"
-    return f"training.batch {work.batch} needs about {needed:.0f} GiB of GPU memory, of {gpu.memory_gib:.0f}{' each' if gpu.count > 1 else ''}: {remedy}"
+    return f"training.batch {work.batch} needs about {needed:.0f} GiB of {what}, of {gib:.0f}{' each' if count > 1 else ''}: {remedy}"

@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.estimate.comparison import comparison
 from gpu_offload.orchestrator.estimate.correction import GUESS, Estimate, correct
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import SETUP_S, estimate_gpu_prior
-from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
+from gpu_offload.orchestrator.estimate.gpu_memory import main_memory_fault, memory_fault
 from gpu_offload.orchestrator.estimate.history import family_of, ultralytics_minor
 from gpu_offload.orchestrator.estimate.installation import NOTHING, PRIORS_S, Part, installation
 from gpu_offload.orchestrator.estimate.interval import Interval
@@ -111,6 +111,8 @@ class Appraisal:
             here = here.ruled_out([f"has no training.device {device}"])
         elif self._wants_bf16 and not (self.gpu and self.gpu.bf16):
             here = here.ruled_out([NO_BF16])
+        elif self.gpu is None and (fault := main_memory_fault(self.work, memory() / GIB)) is not None:
+            here = here.ruled_out([fault])
         settings, types = self.settings.ec2, frozenset(self.settings.ec2.types)
         rented = []
         for offer in offers:

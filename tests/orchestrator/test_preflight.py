@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
 
 import pytest
 from registry_case import manifest_for
@@ -16,8 +17,8 @@ from gpu_offload.orchestrator.estimate.installation import PRIORS_S
 from gpu_offload.orchestrator.lifecycle.new_run import run_record
 from gpu_offload.orchestrator.lifecycle.train import Training
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan import appraisal, prerequisites
 from gpu_offload.orchestrator.plan import inputs as inputs_module
-from gpu_offload.orchestrator.plan import prerequisites
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
 from gpu_offload.orchestrator.plan.planned import limits_of
@@ -91,6 +92,21 @@ def test_a_plan_counts_the_comparison_with_stable_where_there_will_be_one(shapes
     assert alone.interval == alone.trained, "a version of a sweep is not compared"
     other = published("cccc", **ours | {"classes": ("board",), "created_at": 300.0})
     assert other.interval == other.trained, "it knows other classes"
+
+
+def test_a_batch_that_this_machines_memory_cannot_hold_is_refused_with_one_that_fits(shapes, monkeypatch):
+    """The kernel kills such a training without a message, and again on each resumption."""
+    monkeypatch.setattr(appraisal, "memory", lambda: 4 * 2**30)
+
+    def decided(model, batch=16):
+        training = f'model = "{model}.yaml"\nimage-size = 640\nbatch = {batch}'
+        return plan(shapes, training, on="cpu").report.options[0]
+
+    assert decided("yolov8n").feasible
+    refused = decided("yolov8x")
+    assert not refused.feasible
+    batch = re.search(r"GiB of memory, of 4: training.batch = (\d+) fits", refused.reason)[1]
+    assert decided("yolov8x", batch).feasible
 
 
 # ------------------------------------------------------------------------------------------- names of models
