@@ -40,7 +40,7 @@ def largest_batch(work: Workload, gpu: Gpu) -> int:
 
 
 def memory_fault(work: Workload, gpu: Gpu) -> str | None:
-    """Say why a batch will not fit, and which one would; None where it does or may."""
+    """Say of a place why a batch will not fit, and which one would; None where it does or may."""
     return _fault(work, gpu.memory_gib, gpu.count, "GPU memory")
 
 
@@ -60,4 +60,7 @@ def _fault(work: Workload, gib: float, count: int, what: str) -> str | None:
         return None
     batch = _largest(work, gib, count)
     remedy = f"training.batch = {batch} fits" if batch else "a smaller image-size or model is needed"
-    return f"training.batch {work.batch} needs about {needed:.0f} GiB of {what}, of {gib:.0f}{' each' if count > 1 else ''}: {remedy}"
+    has = f"{gib:.0f}{' each' if count > 1 else ''}"
+    return (
+        f"needs about {needed:.0f} GiB of {what} for training.batch = {work.batch}, and has {has}: {remedy}"
+    )

@@ -83,7 +83,7 @@ def offers_of(region: Region, market: str, now: datetime) -> tuple[tuple[Offer, 
     """Return a region's offers, one per type, zone and market, and what was left out and why; `now` dates the prices."""
     offers: list[Offer] = []
     notes: list[str] = []
-    basis = f"API, {now:%Y-%m-%dT%H:%MZ}"
+    basis = f"EC2 API, {now:%Y-%m-%dT%H:%MZ}"
     prices = region.on_demand.usd_per_hour
     spot = {(price.type, price.zone): price.usd_per_hour for price in region.spot}
     for kind in region.types:

@@ -38,7 +38,7 @@ class Offer:
     usd_per_hour: float
     """0 for a free runner, and for a cluster, whose price is its owner's."""
     price_basis: str
-    """Where the price comes from: `API, 2026-11-22T20:00Z` or `table of 2026-07, not today's prices`."""
+    """Where the price comes from: `EC2 API, 2026-11-22T20:00Z` or `table of 2026-07, not today's prices`."""
     gpu: Gpu | None
     vcpus: int
     """CPUs of the machine, for loading images."""

@@ -154,9 +154,9 @@ class Appraisal:
             yield fault
         # Ultralytics divides a batch evenly among the GPUs.
         if self.work.batch % gpu.count:
-            yield f"training.batch {self.work.batch} is not a multiple of its {gpu.count} GPUs"
+            yield f"cannot divide training.batch = {self.work.batch} evenly among its {gpu.count} GPUs"
         if gpu.count > 1 and device not in {"auto", "cuda"}:
-            yield f"training.device {device} would leave all but one of its GPUs idle"
+            yield f"would leave all but one of its GPUs idle with training.device = {device}"
         if self._wants_bf16 and not gpu.bf16:
             yield NO_BF16
         if not has_gpu(gpu.count, device):

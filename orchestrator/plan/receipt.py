@@ -124,7 +124,7 @@ def _bases(options: Sequence[Option], notes: Sequence[str]) -> list[str]:
 def _price_bases(options: Sequence[Option]) -> list[str]:
     """Say where the prices come from, and of when they are."""
     prices = dict.fromkeys(option.offer.price_basis for option in options if option.where == "ec2")
-    return [f"GPUs' prices: {', '.join(prices)}"] if prices else []
+    return [f"GPUs' prices: {'; '.join(prices)}"] if prices else []
 
 
 def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> str:

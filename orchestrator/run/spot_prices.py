@@ -49,7 +49,7 @@ class SpotPrices:
                 self._known |= self.read(region, types, observation.now)
         if not self._known:
             return run
-        basis = f"API, {datetime.fromtimestamp(self._read_at or 0.0, UTC):%Y-%m-%dT%H:%MZ}"
+        basis = f"EC2 API, {datetime.fromtimestamp(self._read_at or 0.0, UTC):%Y-%m-%dT%H:%MZ}"
         candidates = []
         for candidate in run.candidates:
             offer = candidate.offer

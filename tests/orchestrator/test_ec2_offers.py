@@ -43,7 +43,7 @@ def test_each_zone_and_market_is_an_offer_with_its_own_price_and_where_that_is_f
         ("us-east-1b", "spot", 0.1),
         ("us-east-1b", "on-demand", 0.526),
     ]
-    assert offers[0].price_basis == "API, 2026-11-22T20:00Z"
+    assert offers[0].price_basis == "EC2 API, 2026-11-22T20:00Z"
     assert offers[0].on_demand_usd_per_hour == 0.526
     assert offers[0].gpu.name == "NVIDIA T4"
     assert not notes
@@ -95,7 +95,7 @@ def test_the_api_is_asked_where_there_are_credentials(monkeypatch):
         offers = ec2_offers(settings, Console(said))
     assert {o.instance_type for o in offers} == {"g4dn.xlarge", "g5.xlarge"}
     assert {o.market for o in offers} == {"spot"}
-    assert all(o.zone and o.price_basis.startswith("API, ") for o in offers)
+    assert all(o.zone and o.price_basis.startswith("EC2 API, ") for o in offers)
     assert "quota is 0" in said.getvalue()
 
 

@@ -105,7 +105,7 @@ def test_a_batch_that_this_machines_memory_cannot_hold_is_refused_with_one_that_
     assert decided("yolov8n").feasible
     refused = decided("yolov8x")
     assert not refused.feasible
-    batch = re.search(r"GiB of memory, of 4: training.batch = (\d+) fits", refused.reason)[1]
+    batch = re.search(r"^needs about .* and has 4: training.batch = (\d+) fits", refused.reason)[1]
     assert decided("yolov8x", batch).feasible
 
 
