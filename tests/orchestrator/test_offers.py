@@ -15,7 +15,7 @@ def spot(kind="g4dn.xlarge", zone="us-east-2a", usd=0.2, market="spot"):
 
 
 def test_the_table_is_dated_and_holds_the_design_s_prices():
-    assert {offer.price_basis for offer in TABLE} == {"table of 2026-07, not measured"}
+    assert {offer.price_basis for offer in TABLE} == {"table of 2026-07, not today's prices"}
     prices = {(o.instance_type, o.region, o.market): o.usd_per_hour for o in TABLE}
     assert prices["g4dn.xlarge", "us-east-1", "spot"] == 0.213
     assert prices["g4dn.xlarge", "us-east-2", "spot"] == 0.145
