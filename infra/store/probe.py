@@ -22,7 +22,7 @@ class Conditional:
 
 
 def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
-    """Create a test object, create and replace it again, check whether it is public, and delete it.
+    """Create a test object, list it, create and replace it again, check whether it is public, and delete it.
 
     Args:
         store: Any store that can be written to.
@@ -40,6 +40,8 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
     try:
         if store.read(key)[0] != b"1":
             faults.append("it gave back other bytes than were written")
+        if not any(info.key == key for info in store.list(key.removesuffix("probe.json"))):
+            faults.append("it does not list an object that was just written: no run could be found")
         with suppress(ObjectExistsError):
             store.create(key, b"2")
             faults.append("it ignores If-None-Match: two runs could overwrite one another's journal")

@@ -72,7 +72,7 @@ CODES: dict[str, tuple[type[StoreError], str]] = {
     ),
     "NotImplemented": (
         StoreError,
-        "this server lacks what we need of S3: conditional writes (If-None-Match and If-Match)",
+        "this server lacks what we need of S3: conditional writes (If-None-Match, If-Match), uploads in parts, ListObjectsV2",
     ),
     "QuotaExceeded": (StoreError, "the store is full; `offload models` shows what could go"),
     "EntityTooLarge": (StoreError, "the object is larger than this store takes"),

@@ -55,6 +55,16 @@ def test_a_probe_finds_a_server_that_refuses_the_etag_that_an_object_has(cloud, 
     assert "refuses If-Match" in probe_store(store).faults[0]
 
 
+def test_a_probe_finds_a_server_that_does_not_list_what_was_written(cloud, store):
+    empty = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    cloud.fail_once(lambda call: "list-type" in call.query, 200, empty)
+    assert "does not list" in probe_store(store).faults[0]
+    refused = "<Error><Code>NotImplemented</Code><Message>x</Message></Error>"
+    cloud.fail_once(lambda call: "list-type" in call.query, 501, refused, times=9)
+    with pytest.raises(StoreError, match="ListObjectsV2"):
+        probe_store(store)
+
+
 def test_a_create_whose_reason_to_fail_was_deleted_since_succeeds(cloud, store):
     failed = "<Error><Code>PreconditionFailed</Code><Message>x</Message></Error>"
     cloud.fail_once(put, 412, failed)
