@@ -56,7 +56,7 @@ def test_folds_give_an_interval_and_all_that_is_wrong_is_said_at_once(tmp_path):
     """With Ultralytics, whose model finds nothing after an epoch: below the floor, it is not proposed."""
     folder = sweep_project(tmp_path, epochs=1, sweep="")
     text = (folder / "offload.toml").read_text().replace('lr = "log 1e-4..1e-1"', "folds = 2")
-    text = text.replace('entrypoint = "mine:main"', 'model = "yolov8n.yaml"\nimage-size = 32\nbatch = 8')
+    text = text.replace('entrypoint = "mine:main"', 'model = "yolov8n.yaml"\nimage-size = 32\nbatch = 6')
     (folder / "offload.toml").write_text(text)
     done = json.loads(offload(folder, "sweep", "--on", "cpu", "--json"))
     [trial] = done["trials"]
