@@ -17,6 +17,9 @@ NOMINAL = 0.8
 COLUMNS = 61
 """Of the plot; the middle one is an estimate that held exactly."""
 
+LEAST_S = 1e-3
+"""An estimate of less says nothing, and no error is relative to it."""
+
 MOST = math.log(2)
 """ln(actual / estimate) at the plot's edges: half and twice."""
 
@@ -36,7 +39,7 @@ class EstimateScore:
 
 def score(estimates: Iterable[tuple[Interval, float]]) -> EstimateScore | None:
     """Score intervals against what happened; None where there is none."""
-    pairs = [(interval, actual) for interval, actual in estimates if interval.likely > 0]
+    pairs = [(interval, actual) for interval, actual in estimates if interval.likely >= LEAST_S]
     if not pairs:
         return None
     errors = [actual / interval.likely - 1 for interval, actual in pairs]

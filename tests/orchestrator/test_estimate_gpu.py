@@ -108,6 +108,7 @@ def test_a_batch_that_cannot_fit_into_a_gpu_is_named_with_one_that_does():
 def test_a_larger_batch_never_needs_less_memory(batch, model, size):
     training = work(model=model, image_size=32 * size, batch=batch)
     assert memory_gib(replace(training, batch=batch + 1)) > memory_gib(training)
+    assert memory_gib(replace(training, multi_scale=0.5)) > memory_gib(training)
     assert largest_batch(training, GPUS["L40S"]) >= largest_batch(training, GPUS["T4"])
 
 

@@ -62,6 +62,10 @@ def test_a_score_counts_errors_bias_and_what_was_inside():
     assert score([]) is None
 
 
+def test_an_estimate_of_next_to_nothing_is_not_scored():
+    assert score([(Interval(0.0, 1e-12, 1e5), 1e300)]) is None
+
+
 def test_plan_and_first_steps_are_scored_apart_and_old_records_are_left_out():
     found = scores([timing(), timing(whole=150.0), timing(planned=None, forecast=None, whole=None)])
     assert (found["plan"].count, found["plan"].inside) == (2, 1)
