@@ -55,7 +55,8 @@ class Proposal:
         }[self.layout]
         if self.path.endswith("obj.data"):
             what = "an obj.data of Darknet or CVAT"
-        return f"{what}, {self.images:,} images" if self.images else what
+        images = "1 image" if self.images == 1 else f"{self.images:,} images"
+        return f"{what}, {images}" if self.images else what
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_a_data_yaml_comes_first_and_names_its_own_classes(tmp_path):
     )
     assert second.path == "flat"
     text = configuration_for(tmp_path)
-    assert '# Also found: "flat", a flat folder of images and labels, 1 images.' in text
+    assert '# Also found: "flat", a flat folder of images and labels, 1 image.' in text
     data = tomllib.loads(text)
     assert data["dataset"] == {"path": "set/data.yaml"}
     assert data["training"]["model"] == "yolov8n-pose.yaml"
