@@ -179,6 +179,15 @@ class Compute:
         self.timers.after(0.0, lambda: self._switch_on(one))
         self.timers.after(self.behaviour.boot_seconds, lambda: self._now_running(one))
 
+    def reboot(self, one: Rented) -> None:
+        """Take the power for a moment."""
+
+        def power_cycle() -> None:
+            one.host.kill()
+            self._switch_on(one)
+
+        self.timers.after(0.0, power_cycle)
+
     def _now_running(self, one: Rented) -> None:
         with self.lock:
             if one.state != "pending":

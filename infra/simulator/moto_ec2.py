@@ -57,6 +57,7 @@ class MotoEc2:
                 replaced: dict[str, Callable[..., Any]] = {
                     "run_instances": self._run_instances,
                     "terminate_instances": self._terminate_instances,
+                    "reboot_instances": self._reboot_instances,
                     "all_reservations": self._all_reservations,
                     "delete_security_group": self._delete_security_group,
                     "associate_iam_instance_profile": self._associate_profile,
@@ -165,6 +166,12 @@ class MotoEc2:
             self._compute.end(instance.id, *USER)
             changed.append((instance, before))
         return changed
+
+    def _reboot_instances(self, region: str, instance_ids: list[str]) -> list[Any]:
+        instances: list[Any] = self.region(region).get_multi_instances_by_id(instance_ids)
+        for instance in instances:
+            self._compute.reboot(self._compute.rented[instance.id])
+        return instances
 
     def _delete_security_group(
         self, region: str, name: str | None = None, group_id: str | None = None

@@ -65,7 +65,7 @@ def test_a_process_on_standby_ends_with_a_command_that_is_killed(tmp_path, setti
 @pytest.mark.process
 def test_a_process_on_standby_is_ended_before_this_machine_is_measured(tmp_path, settings, monkeypatch):
     seen = []
-    monkeypatch.setattr(planner, "calibration", lambda *given: seen.append((given[-1](), process.poll())))
+    monkeypatch.setattr(planner, "calibration", lambda *given: seen.append((given[4](), process.poll())))
     generate(tmp_path / "shapes", images=8, size=64)
     changed = load_settings(tmp_path, overrides=["limits.value-of-time-usd-per-hour=1"], environment={})
     with standby.standing_by(changed, on="auto", calibrate=None) as started:
