@@ -83,3 +83,18 @@ def test_the_site_has_every_page_once_and_links_only_to_pages():
     pages = sorted((ROOT / "docs").glob("*.md"))
     assert sorted(named) == [page.name for page in pages]
     assert [page.name for page in pages if "](../" in page.read_text()] == []
+
+
+COPIED = {"client/model_client.py"}
+"""One file on purpose: applications copy it."""
+
+
+def test_no_file_is_longer_than_contributing_allows():
+    rooms = ("client", "dataset", "errors", "infra", "orchestrator", "remote_job")
+    longest = int(re.search(r"stay below (\d+) lines", (ROOT / "CONTRIBUTING.md").read_text())[1])
+    lines = {
+        str(path.relative_to(ROOT)): path.read_text().count("\n")
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+    }
+    assert {name: n for name, n in lines.items() if n > longest and name not in COPIED} == {}
