@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TASKS = Path("/proc/self/task")
-MEMORY = Path("/proc/self/statm")
 
 QUIET = 0.93
 """The least share of its processor time that a training gets on a machine of its own: the kernel takes some, too."""
@@ -22,15 +21,13 @@ class Reading:
         wall: By `time.perf_counter`.
         cpu: Processor time.
         waited: Time that threads were ready to run and had no core; 0 where the kernel does not say.
-        kernel: Processor time within the kernel, a part of `cpu`.
-        memory: Bytes resident; 0 where the kernel does not say.
+        kernel: Processor time of this thread within the kernel; 0 where the system does not count it by the thread.
     """
 
     wall: float
     cpu: float
     waited: float
     kernel: float = 0.0
-    memory: int = 0
 
     def since(self, earlier: "Reading") -> "Reading":
         """Return what lies between two readings."""
@@ -40,7 +37,6 @@ class Reading:
             self.cpu - earlier.cpu,
             max(0.0, self.waited - earlier.waited),
             self.kernel - earlier.kernel,
-            self.memory - earlier.memory,
         )
 
     @property
@@ -51,16 +47,10 @@ class Reading:
 
 def read(tasks: Path = TASKS) -> Reading:
     """Return the reading of this moment; takes some tens of microseconds."""
-    kernel = resource.getrusage(resource.RUSAGE_SELF).ru_stime
-    return Reading(time.perf_counter(), time.process_time(), _waited(tasks), kernel, _memory())
-
-
-def _memory() -> int:
-    """Return the resident bytes: field 2 of proc(5)'s statm."""
-    try:
-        return int(MEMORY.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
+    # A thread's alone: others take memory at the same time, which costs no further seconds. macOS has no such count.
+    thread = getattr(resource, "RUSAGE_THREAD", None)
+    kernel = 0.0 if thread is None else resource.getrusage(thread).ru_stime
+    return Reading(time.perf_counter(), time.process_time(), _waited(tasks), kernel)
 
 
 def _waited(tasks: Path) -> float:

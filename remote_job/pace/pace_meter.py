@@ -27,7 +27,7 @@ OUTLIER = 3.0
 WARM_UP = 2
 """The first steps of all, which set up libraries and kernels."""
 NOTHING = Reading(0.0, 0.0, 0.0)
-TAKEN_S = 3e-9
+TAKEN_S = 2.6e-9
 """Most seconds to take a byte of memory from the kernel: on a virtual machine 2 to 2.6 ns, zeroed and mapped on the host."""
 BOOKKEEPING = 0.03
 """Seconds an epoch between its parts, until they were measured: tables, progress, garbage."""
@@ -42,12 +42,13 @@ class TimedStep:
     optimizer: float
     is_new: bool
     """Whether its pictures were loaded for the first time."""
+    kept: int = 0
+    """Bytes of pictures that were kept for later epochs."""
 
     @property
     def growing(self) -> float:
-        """The seconds, beside loading, of a process that takes more memory from the kernel, which it keeps for later steps."""
-        kernel = self.took.kernel - self.load.kernel
-        return max(0.0, min(kernel, self.took.memory * TAKEN_S))
+        """The seconds, beside loading, in which the process took memory for the pictures that it keeps."""
+        return max(0.0, min(self.took.kernel - self.load.kernel, self.kept * TAKEN_S))
 
     @property
     def computing(self) -> float:
@@ -112,11 +113,11 @@ class PaceMeter:
         """Take in an optimizer step of the batch in progress."""
         self._in_optimizer += seconds
 
-    def step(self, mode: str, *, is_new: bool) -> None:
-        """End the step in progress, and begin the next."""
+    def step(self, mode: str, *, is_new: bool, kept: int = 0) -> None:
+        """End the step in progress, in which so many bytes of pictures were kept, and begin the next."""
         now = self.clock()
         if self._began is not None:
-            step = TimedStep(now.since(self._began), self._load, self._in_optimizer, is_new)
+            step = TimedStep(now.since(self._began), self._load, self._in_optimizer, is_new, kept)
             if len(self._warming) < WARM_UP:
                 self._warming.append((mode, step))
             else:

@@ -86,6 +86,11 @@ class FastTrainer:
             self._while_training = stack
             super()._do_train()  # type: ignore[misc]
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of decoded pictures that are kept for later epochs."""
+        return self._images.bytes
+
     def setup_model(self) -> Any:
         """Build the model, in the layout and the precision that are faster here."""
         checkpoint = super().setup_model()  # type: ignore[misc]

@@ -26,6 +26,7 @@ class Pacing:
         self._began = 0.0
         self._idle = idle()
         self._mosaic = False
+        self._kept = 0
 
     def start(self, trainer: Trainer) -> None:
         """Note how long it took to get ready."""
@@ -68,7 +69,8 @@ class Pacing:
         """End a step, the epoch's `batches`-th; report the pace once there were enough of them."""
         meter = self.meter
         self._batches = batches
-        meter.step("mosaic" if self._mosaic else "plain", is_new=self._epochs == 1)
+        kept, self._kept = trainer.kept_bytes - self._kept, trainer.kept_bytes
+        meter.step("mosaic" if self._mosaic else "plain", is_new=self._epochs == 1, kept=kept)
         # The first validation and the first checkpoint warm up: the look ahead comes before them in any case.
         if meter.announced or not (meter.is_enough or batches == meter.batches):
             return

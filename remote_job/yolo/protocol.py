@@ -13,6 +13,7 @@ class Trainer(Protocol):
 
     bench: Bench
     speed: SpeedPlan
+    kept_bytes: int
     clock: Any
     capacity: Capacity
     model: Any

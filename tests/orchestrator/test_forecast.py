@@ -148,29 +148,29 @@ def test_a_neighbour_that_comes_is_known_two_epochs_later(neighbours, begins, se
 
 
 @given(st.integers(0, 400 << 20), st.floats(0, 0.5))
-def test_memory_that_a_step_takes_from_the_kernel_is_no_part_of_later_steps(taken, loading):
-    """Pictures that the first epoch keeps make the process grow, on a virtual machine at 2 ns a byte."""
+def test_memory_for_pictures_that_are_kept_is_no_part_of_later_steps(taken, loading):
+    """On a virtual machine the kernel takes 2 ns a byte."""
     readings, growing = [Reading(0.0, 0.0, 0.0)], 2e-9 * taken
     meter = PaceMeter(clock=lambda: readings[-1], again=loading)
 
-    def spend(seconds: float, kernel: float = 0.0, memory: int = 0) -> None:
+    def spend(seconds: float, kernel: float = 0.0) -> None:
         last = readings[-1]
         wall, cpu = last.wall + seconds + kernel, last.cpu + seconds + kernel
-        readings.append(Reading(wall, cpu, 0.0, last.kernel + kernel, last.memory + memory))
+        readings.append(Reading(wall, cpu, 0.0, last.kernel + kernel))
 
     meter.begin()
     for _ in range(5):
         spend(loading, kernel=0.01)
         meter.loaded()
-        spend(0.2, kernel=growing, memory=taken)
-        meter.step("plain", is_new=True)
+        spend(0.2, kernel=growing)
+        meter.step("plain", is_new=True, kept=taken)
     assert meter.pace().plain.batch == pytest.approx(0.2 + loading, abs=1e-4)
     assert meter.is_enough
 
 
-def test_time_in_the_kernel_that_is_no_growth_stays_in_every_step():
+def test_time_in_the_kernel_for_anything_else_stays_in_every_step():
     """A process that hands its memory back and takes it again does so in each of its steps."""
-    readings = [Reading(float(n), float(n), 0.0, 0.4 * n, 1000) for n in range(6)]
+    readings = [Reading(float(n), float(n), 0.0, 0.4 * n) for n in range(6)]
     remaining = iter(readings)
     meter = PaceMeter(clock=lambda: next(remaining))
     meter.begin()
