@@ -20,8 +20,9 @@ from gpu_offload.remote_job.pace.meter import QUIET
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.pace.pace import Pace
 
-UNSEEN = 0.25
-"""Relative uncertainty of parts that are known from other machines only: two cores of a Xeon take 1.6 times as long as four."""
+UNSEEN, FOREIGN = 0.15, 0.35
+"""Relative uncertainty of parts that no step shows, on the machine of their constants, and what each e-fold of another speed adds:
+on a Xeon that runs Python at half the speed, two cores took 1.6 times as long for the end as four."""
 
 EPOCH_SPREAD = 0.1
 """Relative uncertainty of an epoch's time by the training's own account, before an epoch was completed."""
@@ -125,7 +126,8 @@ def _prediction(pace: "Pace", at: ForecastPosition, past: Sequence[float], unsee
     else:
         own = main.spread / math.sqrt(main.steps)
     # Each epoch shows more of what the first steps could not; what stays is the machine's drift.
-    scale = math.hypot(DRIFT, own, usual.scale / math.sqrt(1 + at.measured), UNSEEN * unseen)
+    unknown = UNSEEN + FOREIGN * abs(math.log(max(pace.slowness, 0.01)))
+    scale = math.hypot(DRIFT, own, usual.scale / math.sqrt(1 + at.measured), unknown * unseen)
     mean = usual.mean / (1 + at.measured)
     return replace(usual, mean=mean, scale=scale, freedom=usual.freedom + at.measured)
 

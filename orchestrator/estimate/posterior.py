@@ -27,7 +27,7 @@ _SPREADS: dict[Kind, tuple[float, float]] = {
     "gpu": (0.12, 0.25),
     "gpus": (0.12, 0.35),
     "own": (0.12, 1.0),
-    "pace": (0.04, 0.03),
+    "pace": (0.02, 0.018),
     "installation": (0.25, 0.7),
 }
 """sigma0, from run to run of one machine and kind of training, and tau0, from one such kind to another.

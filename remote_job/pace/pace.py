@@ -40,5 +40,7 @@ class Pace(Wire):
     """A whole epoch."""
     spread: Seconds = 0.0
     """Standard deviation of whole epochs, relative."""
+    slowness: Seconds = 1.0
+    """How much longer Python takes here than on the machine that the constants of the end come from."""
     share: Seconds = 1.0
     """Of the processor time that it could have used, what it got: 1 on a quiet machine."""

@@ -72,6 +72,7 @@ class PaceMeter:
         again: Seconds that later epochs take to load a batch of the first epoch.
         decoding: Seconds that a batch of the first epoch takes longer to load, because its pictures are decoded.
         final: Seconds of the end, beside the final validation.
+        slowness: Of Python here.
         validation: Seconds of a validation image, by the latest epochs.
         save: Seconds of a checkpoint, likewise.
         between: Seconds an epoch between its parts, likewise.
@@ -83,6 +84,7 @@ class PaceMeter:
     ready: float = 0.0
     batches: int = 0
     final: float = 0.0
+    slowness: float = 1.0
     other: float | None = None
     again: float | None = None
     decoding: float = 0.0
@@ -180,6 +182,7 @@ class PaceMeter:
             validation=round(usual(self.validation), 6) if self.validation else None,
             save=round(usual(self.save) + usual(self.between or [BOOKKEEPING]), 4) if self.save else None,
             final=self.final,
+            slowness=round(self.slowness, 2),
             share=round(self.share() * self.part, 4),
         )
 

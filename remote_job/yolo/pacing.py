@@ -32,12 +32,13 @@ class Pacing:
         """Note how long it took to get ready."""
         self.meter.ready = process_age() - trainer.bench.waited
         task, plots = trainer.bench.spec.task, bool(trainer.args.plots)
+        self.meter.slowness = slowness()
         self.meter.final = round(
             ending(
                 task,
                 plots=plots,
                 cores=trainer.capacity.cores,
-                slowness=slowness(),
+                slowness=self.meter.slowness,
                 exports=len(trainer.bench.spec.exports),
                 parameters=_parameters(trainer),
             ),
