@@ -17,6 +17,9 @@ TOSS_UP = 0.8
 STEPS = 25
 """Quantiles of each time that are compared with each other."""
 
+EQUAL = 1e-9
+"""Relative difference of two costs that is none."""
+
 
 def within(interval: Interval, limit: float) -> float:
     """Return the probability that a time is within a limit, 0 to 1: log-normal on either side of its median."""
@@ -53,8 +56,9 @@ def cheaper(first: tuple[Interval, float], second: tuple[Interval, float]) -> fl
     if first[1] <= 0 or second[1] <= 0:
         return 1.0 if first[1] < second[1] else 0.5 if first[1] == second[1] else 0.0
     found, limit = ratios(first[0], second[0]), second[1] / first[1]
-    # What is equal counts half for each place.
-    return (bisect_left(found, limit) + bisect_right(found, limit)) / 2 / len(found)
+    # What is equal, but for rounding, counts half for each place.
+    below, above = bisect_left(found, limit * (1 - EQUAL)), bisect_right(found, limit * (1 + EQUAL))
+    return (below + above) / 2 / len(found)
 
 
 def turning_value(gpu: tuple[Interval, float], cpu: Interval, certainty: float) -> float | None:

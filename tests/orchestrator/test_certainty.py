@@ -28,6 +28,7 @@ def test_a_later_limit_is_never_less_likely_kept(interval, first, second):
     assert 0 <= within(interval, early) <= within(interval, late) <= 1
 
 
+@example(Interval(3.0, 3.0, 3.0), Interval(3.0, 3.0, 3.000000000000001), 1.0000000000000002)
 @given(TIMES, TIMES, st.floats(0.01, 10))
 def test_one_of_two_places_is_cheaper(first, second, rate):
     one, other = cheaper((first, rate), (second, 1.0)), cheaper((second, 1.0), (first, rate))
